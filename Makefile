@@ -1,0 +1,51 @@
+# llmrec-pipeline: `make help` lists the targets. Everything installed lands in .venv, once.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+READY := $(VENV)/.ready
+DELTA := 4.4.0
+DELTA_SPARK := delta-spark_4.2_2.13
+SPARK_HOME = $(shell $(VENV)/bin/python -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])')
+# spark-submit finds Spark and Python by these three, and by nothing else
+ENVIRONMENT = SPARK_HOME="$(SPARK_HOME)" PYSPARK_PYTHON="$(VENV)/bin/python" PATH="$(VENV)/bin:$$PATH"
+
+.PHONY: help setup demo test lint format types docs clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+setup: $(READY) ## virtual environment, pinned dependencies, Delta's jars (once)
+
+$(READY): constraints.txt setup.py conf/spark/spark-defaults.conf conf/spark/log4j2.properties conf/spark/ivysettings.xml
+	@bash conf/setup/check-prerequisites.sh "$(PYTHON)"
+	@echo "Setting up .venv (once; torch alone is several GB) ..."
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e ".[read,dev]"
+	@bash conf/setup/install-jars.sh "$(SPARK_HOME)" $(DELTA_SPARK) $(DELTA)
+	@mkdir -p "$(SPARK_HOME)/conf" && cp conf/spark/spark-defaults.conf conf/spark/log4j2.properties "$(SPARK_HOME)/conf/"
+	@touch $@
+
+demo: $(READY) ## the whole path on the shipped example: lists, metrics, three users
+	@$(ENVIRONMENT) $(VENV)/bin/python jobs/run_all.py --demo
+
+test: $(READY) ## the whole test suite
+	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest
+
+lint: $(READY) ## ruff and mypy
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+format: $(READY) ## let ruff rewrite the code
+	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+docs: $(READY) ## write docs/tables.md from the table definitions
+	@$(VENV)/bin/python -m llmrec_pipeline.tables > docs/tables.md
+
+shell: $(READY) ## a shell in which spark-submit works
+	@$(ENVIRONMENT) bash
+
+clean: ## remove the tables and MLflow's store of earlier runs (not .venv)
+	rm -rf warehouse mlflow.db mlruns spark-warehouse metastore_db derby.log

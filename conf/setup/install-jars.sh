@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Copies Delta's two jars, and nothing they depend on (Spark brings its own, newer), into pyspark's jars.
+set -eu
+spark_home=$1 delta_spark=$2 version=$3
+jars="$spark_home/jars"
+for artifact in "$delta_spark" delta-storage; do
+  file="$jars/$artifact-$version.jar"
+  [ -s "$file" ] && continue
+  log=$(mktemp)
+  if ! java -Divy.default.ivy.user.dir="$spark_home/../ivy" -cp "$jars/*" org.apache.ivy.Main \
+      -settings conf/spark/ivysettings.xml -dependency io.delta "$artifact" "$version" -notransitive -types jar \
+      -retrieve "$jars/[artifact]-[revision].[ext]" >"$log" 2>&1 || [ ! -s "$file" ]; then
+    echo "error: could not fetch io.delta:$artifact:$version from Maven Central; check the network, or copy the jar to $jars yourself. Ivy's last lines:" >&2
+    tail -n 5 "$log" >&2
+    exit 1
+  fi
+done

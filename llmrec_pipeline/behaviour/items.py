@@ -1,0 +1,89 @@
+"""The catalogue: derived from the log's own fields, or read from a file of its own (DESIGN 1.2, 'Item texts stand still')."""
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.behaviour.events import CLEAN_FIELDS, clean_text
+from llmrec_pipeline.config import DomainConfig
+from llmrec_pipeline.tables import ITEMS
+
+ALWAYS = "1970-01-01"  # valid_from of a catalogue row that was there from the start
+SERIES = (1, 2, 5)
+
+
+def price_band(price: Column, edges: tuple[float, ...]) -> Column:
+    """The fixed-edge band of a price: `<1`, `2-5`, `>=500`; the 1-2-5 series where the domain names no edges."""
+    bounds = edges or tuple(round(step * 10.0**power, 2) for power in range(-1, 6) for step in SERIES)
+    label = F.when(price < bounds[0], F.lit(f"<{bounds[0]:g}"))
+    for low, high in zip(bounds, bounds[1:], strict=False):
+        label = label.when(price < high, F.lit(f"{low:g}-{high:g}"))
+    return F.when(price > 0, label.otherwise(F.lit(f">={bounds[-1]:g}")))
+
+
+def derive_items(events: DataFrame, domain: DomainConfig) -> DataFrame:
+    """Catalogue rows of the items in `events`, which must hold every event of each of them.
+
+    One row from the item's first date on; where nobody named it that day, a second one from the first date that has a title.
+    A title is the most frequent spelling of its date, ties going to the first in order of spelling.
+    """
+    fields = {name: F.col("item_fields").getItem(name) for name in CLEAN_FIELDS}
+    behaviours = events.filter(F.col("item_id").isNotNull()).select("item_id", "event_date", "price", *[c.alias(n) for n, c in fields.items()])
+    dates = behaviours.groupBy("item_id").agg(
+        F.min("event_date").alias("first_seen"),
+        F.min(F.when(F.col("title").isNotNull(), F.col("event_date"))).alias("_titled"),
+    )
+    starts = F.array_distinct(F.array_compact(F.array("first_seen", "_titled")))
+    rows = dates.select("item_id", "first_seen", F.explode(starts).alias("valid_from"))
+    described = behaviours.withColumnRenamed("event_date", "valid_from").join(rows, on=["item_id", "valid_from"], how="inner")
+    modes = [F.mode(name, deterministic=True).alias(name) for name in CLEAN_FIELDS]
+    price = F.median(F.when(F.col("price") > 0, F.col("price"))).alias("price")
+    grouped = described.groupBy("item_id", "valid_from").agg(*modes, price, F.first("first_seen").alias("first_seen"))
+    return _as_items(grouped, domain)
+
+
+def catalogue_items(records: DataFrame, known: DataFrame, domain: DomainConfig, delivered: str) -> DataFrame:
+    """Catalogue rows that a file of its own adds to `known`: new items from the start, changed texts from `delivered` on."""
+    mapped = domain.items.columns
+    texts = [clean_text(F.expr(mapped[n]).cast("string")).alias(n) if n in mapped else F.lit(None).cast("string").alias(n) for n in CLEAN_FIELDS]
+    price = F.expr(mapped["price"]).cast("string").try_cast("double") if "price" in mapped else F.lit(None).cast("double")
+    item_id = F.expr(mapped["item_id"]).cast("string").alias("item_id")
+    listed = records.select(item_id, *texts, price.alias("price")).filter(F.trim("item_id") != "")
+    spelling = Window.partitionBy("item_id").orderBy(*[F.col(name).asc_nulls_last() for name in (*CLEAN_FIELDS, "price")])
+    distinct = listed.withColumn("_n", F.row_number().over(spelling)).filter("_n = 1").drop("_n")
+    newest = Window.partitionBy("item_id").orderBy(F.col("valid_from").desc())
+    current = known.withColumn("_n", F.row_number().over(newest)).filter("_n = 1")
+    current = current.select("item_id", "first_seen", *[F.col(n).alias(f"_{n}") for n in (*CLEAN_FIELDS, "price_band")])
+    joined = distinct.withColumn("price_band", price_band(F.col("price"), domain.items.price_edges)).join(current, on="item_id", how="left")
+    changed = F.lit(False)
+    for name in (*CLEAN_FIELDS, "price_band"):
+        changed = changed | ~F.col(name).eqNullSafe(F.col(f"_{name}"))
+    new = F.col("first_seen").isNull()
+    rows = joined.filter(new | changed).withColumn("valid_from", F.when(new, F.lit(ALWAYS)).otherwise(F.lit(delivered)).cast("date"))
+    return _as_items(rows.withColumn("first_seen", F.coalesce("first_seen", F.lit(ALWAYS).cast("date"))), domain)
+
+
+def _as_items(rows: DataFrame, domain: DomainConfig) -> DataFrame:
+    band = price_band(F.col("price"), domain.items.price_edges)
+    return rows.withColumns({"price_band": band, "attributes": F.lit(None).cast("map<string,string>")}).select(*ITEMS.column_names)
+
+
+def changed_items(derived: DataFrame, known: DataFrame) -> DataFrame:
+    """What turns the known rows of the derived items into the derived ones; `_gone` marks rows to remove."""
+    names = ITEMS.column_names
+    keys = ["item_id", "valid_from"]
+    before = known.join(derived.select("item_id").distinct(), on="item_id", how="left_semi")
+    gone = before.join(derived.select(*keys), on=keys, how="left_anti").select(*names, F.lit(True).alias("_gone"))
+    comparable = [F.col(name) for name in names if name != "attributes"]
+    digest = F.to_json(F.struct(*comparable))
+    same = before.select(*keys, digest.alias("_before"))
+    fresh = derived.withColumn("_now", digest).join(same, on=keys, how="left")
+    fresh = fresh.filter(~F.col("_now").eqNullSafe(F.col("_before"))).select(*names, F.lit(False).alias("_gone"))
+    return fresh.unionByName(gone)
+
+
+def with_validity(items: DataFrame) -> DataFrame:
+    """Items with `valid_to`, the first date that the row no longer describes (null: still valid); the first row reaches back for ever."""
+    window = Window.partitionBy("item_id").orderBy("valid_from")
+    first = F.row_number().over(window) == 1
+    since = F.when(first, F.lit("0001-01-01").cast("date")).otherwise(F.col("valid_from"))
+    return items.withColumns({"valid_to": F.lead("valid_from").over(window), "_since": since})

@@ -1,0 +1,75 @@
+"""Events and items to texts and textual behaviour sequences (DESIGN 1.2)."""
+
+from functools import reduce
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.behaviour.events import hash128
+from llmrec_pipeline.behaviour.items import with_validity
+from llmrec_pipeline.behaviour.templates import FIELDS, render
+from llmrec_pipeline.config import DomainConfig
+from llmrec_pipeline.tables import TEXTS, USER_SEQUENCES
+
+
+def item_texts(items: DataFrame, domain: DomainConfig) -> DataFrame:
+    """The sentence of every catalogue row under every event type: item_id, event_type, _since, valid_to, text, text_hash."""
+    valid = with_validity(items).select(*FIELDS, "_since", "valid_to")
+    parts = [
+        valid.select("item_id", "_since", "valid_to", F.lit(name).alias("event_type"), render(kind.template[domain.language], domain.max_text_chars).alias("text"))
+        for name, kind in domain.event_types.items()
+    ]
+    texts = reduce(DataFrame.unionByName, parts)
+    language = F.lit(domain.language).alias("language")
+    return texts.withColumn("text_hash", F.when(F.col("text").isNotNull(), hash128(language, F.col("text"))))
+
+
+def distinct_texts(described: DataFrame, domain: DomainConfig) -> DataFrame:
+    """Rows of `texts` for the sentences of `item_texts`."""
+    rows = described.filter(F.col("text").isNotNull()).select("text_hash", "text").distinct()
+    return rows.withColumn("language", F.lit(domain.language)).select(*TEXTS.column_names)
+
+
+def with_texts(events: DataFrame, described: DataFrame) -> DataFrame:
+    """A user's events with the sentence of their item as of their date; anonymous ones are left out."""
+    e, d = events.filter(F.col("user_id").isNotNull()).alias("e"), described.alias("d")
+    date = F.col("e.event_date")
+    valid = (date >= F.col("d._since")) & (F.col("d.valid_to").isNull() | (date < F.col("d.valid_to")))
+    match = (F.col("e.item_id") == F.col("d.item_id")) & (F.col("e.event_type") == F.col("d.event_type")) & valid
+    return e.join(d, on=match, how="left").select("e.*", "d.text", "d.text_hash")
+
+
+def fingerprints(textual: DataFrame) -> DataFrame:
+    """An order-free hash of the events and texts of each user and date."""
+    return textual.groupBy("user_id", "event_date").agg(F.bit_xor(F.xxhash64("event_id", "text_hash")).alias("fingerprint"))
+
+
+def user_sequences(textual: DataFrame, seed: int) -> DataFrame:
+    """Rows of `user_sequences` for the users and dates of `textual` (which must hold all their events).
+
+    Steps of a date are ordered by (time of their first event, position in a list, seeded hash); behaviours of a step by item.
+    """
+    step = Window.partitionBy("user_id", "event_date", "step_key")
+    date = Window.partitionBy("user_id", "event_date")
+    in_order = date.orderBy("_time", F.col("_position").asc_nulls_last(), "_hash", "step_key")
+    starts = textual.withColumns(
+        {
+            "_time": F.min("event_time").over(step),
+            "_position": F.min("position").over(step),
+            "_hash": F.xxhash64(F.lit(seed), "user_id", "step_key"),
+        }
+    )
+    numbered = starts.withColumn("step", F.dense_rank().over(in_order) - 1)
+    before = F.last("session_id", ignorenulls=True).over(date.orderBy("step").rangeBetween(Window.unboundedPreceding, -1))
+    marked = numbered.withColumn("_same_session", F.coalesce(F.col("session_id") == before, F.lit(False)))
+    features = F.struct("quantity", "price", F.col("_same_session").alias("same_session")).alias("features")
+    behaviour = F.struct("step", "item_id", "event_type", "event_id", "event_time", "text_hash", features, "text")
+    rows = marked.groupBy("user_id", "event_date").agg(
+        F.sort_array(F.collect_list(behaviour)).alias("_all"),
+        (F.max("step") + 1).cast("int").alias("n_steps"),
+        F.bit_xor(F.xxhash64("event_id", "text_hash")).alias("fingerprint"),
+    )
+    names = ("step", "event_time", "event_type", "item_id", "text_hash", "features")
+    steps = F.transform("_all", lambda b: F.struct(*[b.getField(name).alias(name) for name in names]))
+    text = F.array_join(F.transform("_all", lambda b: F.coalesce(b.getField("text"), b.getField("event_type"))), "\n")
+    return rows.withColumns({"steps": steps, "text": text}).select(*USER_SEQUENCES.column_names)

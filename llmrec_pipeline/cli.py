@@ -1,0 +1,134 @@
+"""The command line of every job: parse, load the config, log it, run the step, record the run. Heavy imports are lazy."""
+
+import importlib
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmrec_pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from llmrec_pipeline.config import Settings
+    from llmrec_pipeline.tracking import Run
+
+log = logging.getLogger("llmrec")
+STEPS = ("ingest", "textualise", "encode", "train", "recommend", "evaluate")
+
+ConfigOption = Annotated[str, typer.Option("--config", help="the pipeline's YAML")]
+DomainOption = Annotated[str | None, typer.Option("--domain", help="conf/domains/NAME.yaml, or a path; default: the one the config names")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, dotted keys, repeatable; domain.KEY changes the domain's YAML")]
+DayOption = Annotated[str | None, typer.Option("--day", help="YYYY-MM-DD that the run is for; default: the last date in events")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="show stack traces and Spark's own words")]
+RebuildOption = Annotated[bool, typer.Option("--rebuild", help="read the sources again and replace the tables (after a change of mapping or templates)")]
+
+
+def job(name: str, description: str | None) -> Callable[[list[str] | None], None]:
+    """The `main(argv)` of the job that runs one step."""
+
+    def command(
+        config: ConfigOption = "conf/pipeline.yaml",
+        domain: DomainOption = None,
+        set_: SetOption = None,
+        day: DayOption = None,
+        rebuild: RebuildOption = False,
+        debug: DebugOption = False,
+    ) -> None:
+        run_jobs((name,), config, domain, _overrides(set_, day), rebuild=rebuild, debug=debug)
+
+    command.__doc__ = description
+    return main_of(command)
+
+
+def main_of(command: Callable[..., None]) -> Callable[[list[str] | None], None]:
+    """Wraps a typer command as `main(argv)`."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(command)
+
+    def main(argv: list[str] | None = None) -> None:
+        app(args=argv)
+
+    return main
+
+
+def _overrides(pairs: list[str] | None, day: str | None) -> tuple[str, ...]:
+    return (*(pairs or ()), *((f"day='{day}'",) if day else ()))
+
+
+def run_jobs(
+    names: tuple[str, ...],
+    config: str,
+    domain: str | None,
+    overrides: tuple[str, ...],
+    *,
+    rebuild: bool = False,
+    debug: bool = False,
+    finish: "Callable[[Settings, list[Run]], None] | None" = None,
+) -> None:
+    """Runs the named steps in one Spark session; exits 2 with one line on an error that the user can mend, 1 on any other.
+
+    Args:
+        finish: called with the settings and the finished runs, for a closing report.
+    """
+    set_up_logging(debug)
+    try:
+        from llmrec_pipeline.config import load_settings
+
+        settings = load_settings(config, domain, overrides)
+        log.info("%s: domain %s, config %s, not default: %s", "+".join(names), settings.domain.name, settings.digest(), _not_default(settings))
+        runs = [run_step(name, settings, rebuild=rebuild) for name in names]
+        if finish:
+            finish(settings, runs)
+    except PipelineError as error:
+        _fail(error, 2, debug)
+    except Exception as error:  # anything else is a defect or the machine's; still one line
+        _fail(error, 1, debug)
+
+
+def _not_default(settings: "Settings") -> str:
+    return json.dumps(settings.pipeline.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False)
+
+
+def run_step(name: str, settings: "Settings", *, rebuild: bool = False) -> "Run":
+    """Runs one step and records it, also when it fails."""
+    from llmrec_pipeline.session import get_session
+    from llmrec_pipeline.tracking import Run
+    from llmrec_pipeline.warehouse import Warehouse
+
+    step = getattr(importlib.import_module(f"llmrec_pipeline.steps.{name}"), name)
+    spark = get_session(f"llmrec {name}")
+    run = Run(name, settings, spark, Warehouse(spark, settings.root, settings.domain.name, settings.mapping_hash))
+    try:
+        step(run, rebuild=rebuild) if rebuild and name in ("ingest", "textualise") else step(run)
+    except BaseException as error:
+        run.record("failed", one_line(error))
+        raise
+    run.record("succeeded")
+    return run
+
+
+def one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, PipelineError) else f"{type(error).__name__}: {text[:500]}"
+
+
+def _fail(error: Exception, code: int, debug: bool) -> None:
+    if debug:
+        raise error
+    hint = "" if isinstance(error, PipelineError) else " (--debug shows the stack trace)"
+    print(f"error: {one_line(error)}{hint}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def set_up_logging(debug: bool) -> None:
+    """Our own lines on stderr; other libraries from warnings up, and only errors of the chatty ones."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    if not debug:
+        warnings.simplefilter("ignore")
+        for chatty in ("py4j", "mlflow", "alembic", "transformers", "pyspark"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)

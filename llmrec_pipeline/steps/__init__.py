@@ -1,0 +1,1 @@
+"""What each job does, one function a job: read -> transform -> write."""

@@ -1,0 +1,44 @@
+"""`events` and `items` to `texts` and `user_sequences`: only the users and dates that changed."""
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.behaviour.sequences import distinct_texts, fingerprints, item_texts, user_sequences, with_texts
+from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.warehouse import in_range
+
+TABLES = ("texts", "user_sequences")
+
+
+def textualise(run: Run, *, rebuild: bool = False) -> None:
+    """Writes the sentence of every item under every event type, and the sequences whose events or texts changed.
+
+    What changed is found by comparing fingerprints: history enters only as a scan of keys (law 4).
+    """
+    domain, warehouse = run.settings.domain, run.warehouse
+    events, items = run.read("events"), run.read("items")
+    warehouse.rebuilding.update(TABLES if rebuild else ())
+    warehouse.create(TABLES)
+    with run.stage("texts"):
+        described = item_texts(items, domain).persist()
+        new = distinct_texts(described, domain).join(warehouse.read("texts"), on="text_hash", how="left_anti")
+        run.counts["texts_new"] = warehouse.insert_new("texts", new)
+    with run.stage("sequences"):
+        textual = with_texts(events, described)
+        changed = _changed(textual, warehouse.read("user_sequences")).persist()
+        span = changed.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high")).first()
+        assert span is not None  # an aggregate without groups has one row
+        run.counts["sequences_changed"] = span["n"]
+        if span["n"] or "user_sequences" in warehouse.rebuilding:
+            rows = user_sequences(textual.join(changed, on=["user_id", "event_date"], how="left_semi"), run.settings.pipeline.seed)
+            warehouse.upsert("user_sequences", rows, in_range("event_date", span["low"], span["high"]))
+        changed.unpersist()
+    described.unpersist()
+    run.wrote(*TABLES)
+
+
+def _changed(textual: DataFrame, sequences: DataFrame) -> DataFrame:
+    """Users and dates whose fingerprint is not the stored one."""
+    stored = sequences.select("user_id", "event_date", F.col("fingerprint").alias("stored"))
+    compared = fingerprints(textual).join(stored, on=["user_id", "event_date"], how="left")
+    return compared.filter(~F.col("fingerprint").eqNullSafe(F.col("stored"))).select("user_id", "event_date")

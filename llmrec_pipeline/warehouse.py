@@ -1,0 +1,200 @@
+"""Reading and committing the Delta tables of one domain.
+
+Every write is one Delta commit, made only when it changes a row: running a job again commits nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import reduce
+
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentWriteException,
+    ProtocolChangedException,
+)
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from llmrec_pipeline.errors import TableError
+from llmrec_pipeline.tables import TABLES, Table
+
+CONFLICTS = (ConcurrentAppendException, ConcurrentDeleteDeleteException, ConcurrentDeleteReadException, ConcurrentWriteException)
+_retry_conflicts = retry(
+    retry=retry_if_exception_type(CONFLICTS),
+    stop=stop_after_attempt(8),
+    wait=wait_random_exponential(multiplier=0.2, max=10),
+    reraise=True,
+)
+CHANGING = ("WRITE", "MERGE", "DELETE", "UPDATE", "CREATE TABLE AS SELECT", "REPLACE TABLE AS SELECT", "RESTORE")
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """The tables of one domain under one root."""
+
+    spark: SparkSession
+    root: str
+    domain: str
+    mapping_hash: str
+    rebuilding: set[str] = field(default_factory=set)  # tables that read as empty, and whose next write replaces them
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{TABLES[name].name}"
+
+    def exists(self, name: str) -> bool:
+        return DeltaTable.isDeltaTable(self.spark, self.path(name))
+
+    def schema(self, name: str) -> StructType:
+        table = TABLES[name]
+        columns = ", ".join(f"`{c.name}` {c.type}{' NOT NULL' if c.required else ''}" for c in table.columns)
+        return StructType.fromDDL(columns)
+
+    def create(self, names: Iterable[str]) -> None:
+        """Creates the missing ones of the named tables, and checks that the others are this domain's.
+
+        Raises:
+            TableError: a table belongs to another domain, or was made by another mapping.
+        """
+        for name in names:
+            if not self.exists(name):
+                self._create(TABLES[name])
+            self._check_owner(TABLES[name])
+
+    def _create(self, table: Table) -> None:
+        builder = DeltaTable.createIfNotExists(self.spark).location(self.path(table.name)).addColumns(self.schema(table.name))
+        builder = builder.comment(f"One row is {table.row}.").property("llmrec.domain", self.domain)
+        if table.mapped:
+            builder = builder.property("llmrec.mapping", self.mapping_hash)
+        for rule, condition in table.constraints.items():
+            builder = builder.property(f"delta.constraints.{rule}", condition)
+        if table.cluster_by:
+            builder = builder.clusterBy(*table.cluster_by)
+        try:
+            builder.execute()
+        except ProtocolChangedException:  # another job created it meanwhile
+            pass
+
+    def _check_owner(self, table: Table) -> None:
+        properties = self._detail(table.name)["properties"]
+        owner = properties.get("llmrec.domain")
+        if owner != self.domain:
+            raise TableError(
+                f"table {self.path(table.name)} belongs to domain {owner!r}, this run is for {self.domain!r}; name another --set warehouse=..."
+            )
+        mapping = properties.get("llmrec.mapping", self.mapping_hash)
+        if table.mapped and table.name not in self.rebuilding and mapping != self.mapping_hash:
+            raise TableError(
+                f"table {self.path(table.name)} was made by another mapping or template of domain {self.domain!r} "
+                f"(hash {mapping}, now {self.mapping_hash}); run ingest with --rebuild to read the sources again, or undo the change in the YAML"
+            )
+
+    def _detail(self, name: str) -> dict[str, object]:
+        return DeltaTable.forPath(self.spark, self.path(name)).detail().first().asDict()
+
+    def read(self, name: str) -> DataFrame:
+        """The table as it stands.
+
+        Raises:
+            TableError: it does not exist, or its columns are not the contract's (all discrepancies are named).
+        """
+        if not self.exists(name):
+            writers = " or ".join(f"jobs/{writer}.py" for writer in TABLES[name].writers)
+            raise TableError(f"table {self.path(name)} does not exist yet; run {writers} for domain {self.domain!r} first")
+        if name in self.rebuilding:
+            return self.spark.createDataFrame([], self.schema(name))
+        df = self.spark.read.format("delta").load(self.path(name))
+        self._check_columns(name, df)
+        return df
+
+    def _check_columns(self, name: str, df: DataFrame) -> None:
+        expected = {field.name: field.dataType for field in self.schema(name)}
+        found = {field.name: field.dataType for field in df.schema}
+        problems = [f"lacks {column}" for column in expected if column not in found]
+        problems += [f"has unknown {column}" for column in found if column not in expected]
+        problems += [
+            f"{column} is {found[column].simpleString()}, expected {kind.simpleString()}"
+            for column, kind in expected.items()
+            if column in found and found[column].simpleString() != kind.simpleString()
+        ]
+        if problems:
+            raise TableError(f"table {name}: {'; '.join(problems)}; it was written by another version of this project, or by hand")
+
+    def version(self, name: str) -> int:
+        """The Delta version of the table; -1 when it does not exist."""
+        if not self.exists(name):
+            return -1
+        return int(DeltaTable.forPath(self.spark, self.path(name)).history(1).first()["version"])
+
+    def data_version(self, name: str) -> str:
+        """Table id and last version that changed rows: what a hash of inputs takes (DESIGN 2, Versions)."""
+        table = DeltaTable.forPath(self.spark, self.path(name))
+        changed = table.history().where(F.col("operation").isin(*CHANGING)).agg(F.max("version")).first()[0]
+        return f"{name}:{self._detail(name)['id']}@{changed}"
+
+    @_retry_conflicts
+    def insert_new(self, name: str, rows: DataFrame, predicate: str = "true") -> int:
+        """Inserts the rows whose key is unknown, in one commit; returns how many.
+
+        Args:
+            name: the table.
+            rows: rows of the table's columns, distinct in its key.
+            predicate: a literal condition on the target `t` that holds for all possible matches; spares the scan of the rest.
+        """
+        self._check_columns(name, rows)
+        if name in self.rebuilding:
+            return self._replace(name, rows)
+        condition = " AND ".join([f"({predicate})", *(f"t.{key} = s.{key}" for key in TABLES[name].key)])
+        target = DeltaTable.forPath(self.spark, self.path(name))
+        metrics = target.alias("t").merge(rows.alias("s"), condition).whenNotMatchedInsertAll().execute()
+        return int(metrics.first()["num_inserted_rows"])
+
+    @_retry_conflicts
+    def upsert(self, name: str, rows: DataFrame, predicate: str = "true", delete: str | None = None) -> None:
+        """Replaces rows of equal key and inserts the others, in one commit.
+
+        Args:
+            delete: name of a boolean column of `rows`; where true the target's row is removed. It is not written.
+        """
+        if name in self.rebuilding:
+            self._replace(name, rows.filter(f"NOT {delete}").drop(delete) if delete else rows)
+            return
+        condition = " AND ".join([f"({predicate})", *(f"t.{key} = s.{key}" for key in TABLES[name].key)])
+        values = {column: f"s.{column}" for column in TABLES[name].column_names}
+        merge = DeltaTable.forPath(self.spark, self.path(name)).alias("t").merge(rows.alias("s"), condition)
+        if delete:
+            merge = merge.whenMatchedDelete(f"s.{delete}").whenMatchedUpdate(set=values)
+            merge.whenNotMatchedInsert(f"NOT s.{delete}", values=values).execute()
+        else:
+            merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(values=values).execute()
+
+    def _replace(self, name: str, rows: DataFrame) -> int:
+        """Replaces a table that is being rebuilt; the new mapping is noted last, so that a killed rebuild is asked for again."""
+        self.overwrite(name, rows)
+        self.rebuilding.discard(name)
+        if TABLES[name].mapped:
+            self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` SET TBLPROPERTIES ('llmrec.mapping' = '{self.mapping_hash}')")
+        return self.read(name).count()
+
+    def overwrite(self, name: str, rows: DataFrame) -> None:
+        """Replaces all rows in one commit."""
+        self._check_columns(name, rows)
+        rows.select(*TABLES[name].column_names).write.format("delta").mode("overwrite").save(self.path(name))
+
+    def append(self, name: str, rows: DataFrame) -> None:
+        self._check_columns(name, rows)
+        rows.select(*TABLES[name].column_names).write.format("delta").mode("append").save(self.path(name))
+
+
+def in_range(column: str, low: object, high: object) -> str:
+    """A literal predicate on the target, for `insert_new` and `upsert`."""
+    return f"t.{column} BETWEEN '{low}' AND '{high}'"
+
+
+def same(left: str, right: str, columns: Iterable[str]) -> F.Column:
+    """True where all columns are equal, nulls being equal."""
+    return reduce(lambda a, b: a & b, (F.col(f"{left}.{c}").eqNullSafe(F.col(f"{right}.{c}")) for c in columns))

