@@ -30,7 +30,7 @@ $(READY): constraints.txt setup.py conf/spark/spark-defaults.conf conf/spark/log
 	@touch $@
 
 demo: $(READY) ## the whole path on the shipped example: lists, metrics, three users
-	@$(ENVIRONMENT) $(VENV)/bin/python jobs/run_all.py --demo
+	@$(ENVIRONMENT) $(VENV)/bin/python jobs/run_all.py
 
 test: $(READY) ## the whole test suite
 	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest

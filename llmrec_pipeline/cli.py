@@ -38,7 +38,7 @@ def job(name: str, description: str | None) -> Callable[[list[str] | None], None
         rebuild: RebuildOption = False,
         debug: DebugOption = False,
     ) -> None:
-        run_jobs((name,), config, domain, _overrides(set_, day), rebuild=rebuild, debug=debug)
+        run_jobs((name,), config, domain, overrides_of(set_, day), rebuild=rebuild, debug=debug)
 
     command.__doc__ = description
     return main_of(command)
@@ -55,7 +55,7 @@ def main_of(command: Callable[..., None]) -> Callable[[list[str] | None], None]:
     return main
 
 
-def _overrides(pairs: list[str] | None, day: str | None) -> tuple[str, ...]:
+def overrides_of(pairs: list[str] | None, day: str | None) -> tuple[str, ...]:
     return (*(pairs or ()), *((f"day='{day}'",) if day else ()))
 
 
@@ -67,12 +67,12 @@ def run_jobs(
     *,
     rebuild: bool = False,
     debug: bool = False,
-    finish: "Callable[[Settings, list[Run]], None] | None" = None,
+    summary: bool = False,
 ) -> None:
     """Runs the named steps in one Spark session; exits 2 with one line on an error that the user can mend, 1 on any other.
 
     Args:
-        finish: called with the settings and the finished runs, for a closing report.
+        summary: print tables, seconds, metrics and three users at the end.
     """
     set_up_logging(debug)
     try:
@@ -81,8 +81,10 @@ def run_jobs(
         settings = load_settings(config, domain, overrides)
         log.info("%s: domain %s, config %s, not default: %s", "+".join(names), settings.domain.name, settings.digest(), _not_default(settings))
         runs = [run_step(name, settings, rebuild=rebuild) for name in names]
-        if finish:
-            finish(settings, runs)
+        if summary:
+            from llmrec_pipeline.steps.summary import print_summary
+
+            print_summary(settings, runs)
     except PipelineError as error:
         _fail(error, 2, debug)
     except Exception as error:  # anything else is a defect or the machine's; still one line

@@ -109,9 +109,15 @@ class EncoderConfig(_Section):
     revision: str | None = Field(None, description="hub commit; required for hub: so that a version names its weights")
     pooling: Literal["mean", "cls", "last"] = Field("mean", description="how token vectors become one vector")
     normalise: bool = Field(True, description="scale vectors to unit length")
-    max_length: PositiveInt = Field(64, description="tokens per text, special tokens included")
+    max_length: int = Field(64, ge=4, description="tokens per text, special tokens included; what is beyond is cut off")
     token_budget: PositiveInt = Field(4096, description="padded tokens per forward pass; bounds memory")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the forward pass; part of encoder_id")
+
+    @model_validator(mode="after")
+    def _one_text_fits(self) -> "EncoderConfig":
+        if self.token_budget < self.max_length:
+            raise ValueError(f"token_budget {self.token_budget} is less than max_length {self.max_length}; one text must fit a pass")
+        return self
 
 
 class InterestConfig(_Section):
@@ -128,6 +134,7 @@ class InterestConfig(_Section):
     id_dropout: Share = Field(0.2, description="share of id embeddings dropped whole, so that text alone must do")
     learning_rate: PositiveFloat = 2e-3
     weight_decay: NonNegative = 1e-4
+    weight_average: Share = Field(0.98, description="share of the running mean of weights kept per update; the mean is what is served")
     max_epochs: PositiveInt = 15
     patience: PositiveInt = Field(3, description="epochs without a better validation NDCG@10 before stopping")
     window_steps: PositiveInt = Field(64, description="steps of one truncated back-propagation window; state is carried across")

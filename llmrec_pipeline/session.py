@@ -1,5 +1,6 @@
 """The Spark session: one per process, settings from spark-defaults or spark-submit, never from a module constant."""
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ def get_session(app_name: str) -> "SparkSession":
     Raises:
         PipelineError: Spark runs without Delta, or could not start.
     """
+    for chatty in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)  # errors reach the user as exceptions
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from pyspark.sql import SparkSession
 
@@ -27,5 +30,6 @@ def get_session(app_name: str) -> "SparkSession":
             f"{DELTA_EXTENSION}); run `make setup` and use its spark-submit, or pass --properties-file conf/spark/spark-defaults.conf "
             "and --packages io.delta:delta-spark_4.2_2.13:4.4.0"
         )
-    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    spark.conf.set("spark.sql.session.timeZone", "UTC")  # naive times are read in the domain's zone, never in the machine's
+    spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")  # a folder value stays as spelt
     return spark

@@ -39,6 +39,7 @@ class Run:
     inputs: dict[str, int] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Report]:
@@ -74,6 +75,7 @@ class Run:
     def record(self, status: str, error: str | None = None) -> None:
         """Appends the run's row to job_runs."""
         day = self.settings.pipeline.day
+        self.seconds = round(time.time() - self.started, 3)
         row = {
             "run_id": self.run_id,
             "job": self.job,
@@ -81,7 +83,7 @@ class Run:
             "error": error,
             "day": date.fromisoformat(day) if day else None,
             "started_at": datetime.fromtimestamp(self.started, UTC),
-            "seconds": round(time.time() - self.started, 3),
+            "seconds": self.seconds,
             "stages": self.stages,
             "counts": self.counts,
             "inputs": self.inputs,

@@ -41,6 +41,14 @@ def derive_items(events: DataFrame, domain: DomainConfig) -> DataFrame:
     return _as_items(grouped, domain)
 
 
+def items_to_derive(events: DataFrame, known: DataFrame) -> DataFrame:
+    """Ids of the items whose catalogue rows these new events can change: unknown, still without title, or met on an earlier date."""
+    met = events.filter(F.col("item_id").isNotNull()).groupBy("item_id").agg(F.min("event_date").alias("met"))
+    settled = known.groupBy("item_id").agg(F.max("valid_from").alias("settled"), F.max_by("title", "valid_from").alias("title"))
+    open_ones = F.col("settled").isNull() | F.col("title").isNull() | (F.col("met") <= F.col("settled"))
+    return met.join(settled, on="item_id", how="left").filter(open_ones).select("item_id")
+
+
 def catalogue_items(records: DataFrame, known: DataFrame, domain: DomainConfig, delivered: str) -> DataFrame:
     """Catalogue rows that a file of its own adds to `known`: new items from the start, changed texts from `delivered` on."""
     mapped = domain.items.columns

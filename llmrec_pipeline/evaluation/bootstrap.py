@@ -1,0 +1,183 @@
+"""Paired Poisson bootstrap over users in mergeable form: blocks give partial sums, the driver adds and finishes them.
+
+A user's replicate weights are Poisson(1) drawn from a counter keyed by hash(seed, user_id), so they are the same for every model
+and whatever block the user is in: differences of models are paired (Chamandy et al. 2012, "Estimating uncertainty for massive
+data streams").
+
+Legend: U users of a block, B replicates, R = B + 1 rows (row 0: every weight 1, the estimate itself), S slices, X models,
+M metrics, K cut-offs, N items.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec_pipeline.errors import InputError, nearest
+from llmrec_pipeline.evaluation.metrics import METRICS
+from llmrec_pipeline.recommendation.hashing import counter_bits, hash_ids
+
+Double = npt.NDArray[np.float64]
+POISSON_TAIL = 12  # P(Poisson(1) > 12) is below 1e-10, less than one draw in a run
+INTERVAL = (2.5, 97.5)  # percentiles of the 95% interval
+
+
+@dataclass(frozen=True)
+class Partials:
+    """What a block adds to the evaluation; `merge` adds two of them, in any order up to float rounding."""
+
+    models: tuple[str, ...]  # X names
+    ks: tuple[int, ...]  # K cut-offs
+    slices: tuple[str, ...]  # S names
+    sums: Double  # [R, S, X, M, K] weight * value over the slice's users
+    weights: Double  # [R, S] sum of weights; row 0 is n
+    listed: npt.NDArray[np.int64]  # [X, K, N] lists that hold the item in their first k places
+    candidates: npt.NDArray[np.int64]  # [N] users that have the item as a candidate
+    targets: int  # distinct (user, item) targets counted
+    masked_targets: int  # targets dropped: their item was no candidate
+
+    def to_bytes(self) -> bytes:
+        """For the way from an executor to the driver; arrays only, no pickle."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            models=np.array(self.models, dtype=np.str_),
+            ks=np.array(self.ks),
+            slices=np.array(self.slices, dtype=np.str_),
+            sums=self.sums,
+            weights=self.weights,
+            listed=self.listed,
+            candidates=self.candidates,
+            counts=np.array([self.targets, self.masked_targets]),
+        )
+        return buffer.getvalue()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Partials":
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return Partials(
+                models=tuple(str(name) for name in arrays["models"]),
+                ks=tuple(int(k) for k in arrays["ks"]),
+                slices=tuple(str(name) for name in arrays["slices"]),
+                sums=arrays["sums"],
+                weights=arrays["weights"],
+                listed=arrays["listed"],
+                candidates=arrays["candidates"],
+                targets=int(arrays["counts"][0]),
+                masked_targets=int(arrays["counts"][1]),
+            )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric with its 95% interval; NaN when the slice has no user. Coverage is no mean over users: no interval (NaN)."""
+
+    slice: str
+    model: str
+    metric: str
+    k: int
+    value: float
+    low: float
+    high: float
+    n: int  # users
+    baseline: str | None = None  # not None: value is model less baseline on the same users, the interval is paired
+
+
+def poisson_weights(user_ids: npt.NDArray[np.str_], replicates: int, seed: int) -> Double:
+    """[U, B] Poisson(1) weights; a user's row depends on (seed, user_id) alone."""
+    uniform = (counter_bits(hash_ids(user_ids, seed), replicates) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    mass = np.exp(-1.0) / np.cumprod(np.maximum(np.arange(POISSON_TAIL + 1), 1.0))
+    return np.searchsorted(np.cumsum(mass), uniform, side="right").astype(np.float64)
+
+
+def merge(partials: Iterable[Partials]) -> Partials:
+    """The sum of blocks' partial sums.
+
+    Raises:
+        InputError: there is none, or two differ in models, cut-offs, slices, replicates or catalogue.
+    """
+    total: Partials | None = None
+    for part in partials:
+        total = part if total is None else _add(total, part)
+    if total is None:
+        raise InputError("no block of users was evaluated; the window has no user with a target, choose an earlier window")
+    return total
+
+
+def finish(partials: Partials) -> list[Estimate]:
+    """Values with 95% bootstrap intervals for every slice, model, metric and k; coverage for the slice `all`."""
+    return [*_estimates(partials, _means(partials)), *_coverage(partials)]
+
+
+def differences(partials: Partials, baseline: str) -> list[Estimate]:
+    """Each other model less `baseline`, paired by user, for every slice, metric and k.
+
+    Raises:
+        InputError: `baseline` was not evaluated.
+    """
+    if baseline not in partials.models:
+        raise InputError(f"baseline {baseline!r} was not evaluated; {nearest(baseline, partials.models)}")
+    means = _means(partials)
+    apart = means - means[:, :, [partials.models.index(baseline)]]
+    return [replace(row, baseline=baseline) for row in _estimates(partials, apart) if row.model != baseline]
+
+
+def _estimates(partials: Partials, means: Double) -> Iterator[Estimate]:
+    """One row for each cell of `means` [R, S, X, M, K]."""
+    low, high = _interval(means)
+    for s, x, m, c in np.ndindex(*means.shape[1:]):
+        value, lower, upper = (float(array[s, x, m, c]) for array in (means[0], low, high))
+        n = int(partials.weights[0, s])
+        yield Estimate(partials.slices[s], partials.models[x], METRICS[m], partials.ks[c], value, lower, upper, n)
+
+
+def _add(left: Partials, right: Partials) -> Partials:
+    for name in ("models", "ks", "slices"):
+        if getattr(left, name) != getattr(right, name):
+            raise InputError(
+                f"blocks differ in {name}: {getattr(left, name)} and {getattr(right, name)}; evaluate all with one configuration"
+            )
+    if left.sums.shape != right.sums.shape or left.listed.shape != right.listed.shape:
+        raise InputError(
+            f"blocks differ in replicates or catalogue: sums {left.sums.shape} and {right.sums.shape}, "
+            f"lists {left.listed.shape} and {right.listed.shape}; evaluate all with one configuration"
+        )
+    return replace(
+        left,
+        sums=left.sums + right.sums,
+        weights=left.weights + right.weights,
+        listed=left.listed + right.listed,
+        candidates=left.candidates + right.candidates,
+        targets=left.targets + right.targets,
+        masked_targets=left.masked_targets + right.masked_targets,
+    )
+
+
+def _means(partials: Partials) -> Double:
+    """[R, S, X, M, K] weighted means; NaN where no weight is."""
+    weights = partials.weights[:, :, None, None, None]
+    return np.where(weights > 0, partials.sums / np.where(weights > 0, weights, 1.0), np.nan)
+
+
+def _interval(means: Double) -> tuple[Double, Double]:
+    """95% percentile interval over the replicates; a replicate that draws none of a slice's users is left out."""
+    replicates = means[1:]
+    empty = ~np.isfinite(replicates).any(axis=0) if len(replicates) else np.ones(means.shape[1:], dtype=bool)
+    if not len(replicates) or empty.all():
+        return np.full(means.shape[1:], np.nan), np.full(means.shape[1:], np.nan)
+    low, high = np.nanpercentile(np.where(empty, 0.0, replicates), INTERVAL, axis=0)
+    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
+
+
+def _coverage(partials: Partials) -> list[Estimate]:
+    """Share of candidates that stand in at least one list's first k places."""
+    possible = partials.candidates > 0
+    n = int(partials.weights[0, partials.slices.index("all")])
+    shares = (partials.listed[:, :, possible] > 0).mean(axis=2) if possible.any() else np.full(partials.listed.shape[:2], np.nan)
+    return [
+        Estimate("all", model, "coverage", k, float(shares[x, c]), np.nan, np.nan, n)
+        for x, model in enumerate(partials.models)
+        for c, k in enumerate(partials.ks)
+    ]

@@ -1,0 +1,142 @@
+"""Histories: the steps of many users as flat arrays, the one form in which torch code sees behaviour.
+
+Legend: U users, S steps, E behaviours; offsets are CSR-style (row r owns [offsets[r], offsets[r + 1])).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+Int = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Behaviours of U users in time order, grouped into steps (DESIGN 1.2).
+
+    Users are in ascending order of user_id, steps in time order, behaviours of a step in item order.
+    """
+
+    user_ids: npt.NDArray[np.str_]  # [U]
+    step_offsets: Int  # [U + 1] steps of a user
+    step_day: npt.NDArray[np.int32]  # [S] event_date as days since 1970-01-01, in the domain's zone
+    step_time: npt.NDArray[np.float64]  # [S] instant of the step's first event, days since the epoch, UTC
+    step_session: npt.NDArray[np.bool_]  # [S] True: same session as the user's step before
+    event_offsets: Int  # [S + 1] behaviours of a step
+    item: npt.NDArray[np.int32]  # [E] row in the catalogue; -1: an item the catalogue lacks
+    event_type: npt.NDArray[np.int8]  # [E] position of the type in the domain's event_types
+    text: npt.NDArray[np.int32]  # [E] row in the text matrix; -1: no text
+    quantity: npt.NDArray[np.float32]  # [E] NaN where the log has none
+
+    @property
+    def n_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.step_day)
+
+    def before(self, day: int) -> "Histories":
+        """The same users with the steps of dates before `day` only (users left without steps stay)."""
+        keep = self.step_day < day
+        return self._select_steps(keep)
+
+    def earlier(self, query: "Query") -> "Histories":
+        """The same users with the steps before the query's instant only."""
+        return self._select_steps(self.step_time < query.time)
+
+    def _select_steps(self, keep: npt.NDArray[np.bool_]) -> "Histories":
+        kept = np.concatenate([[0], np.cumsum(keep)])
+        lengths = np.diff(self.event_offsets)
+        events = np.repeat(keep, lengths)
+        return Histories(
+            user_ids=self.user_ids,
+            step_offsets=kept[self.step_offsets],
+            step_day=self.step_day[keep],
+            step_time=self.step_time[keep],
+            step_session=self.step_session[keep],
+            event_offsets=np.concatenate([[0], np.cumsum(lengths[keep])]),
+            item=self.item[events],
+            event_type=self.event_type[events],
+            text=self.text[events],
+            quantity=self.quantity[events],
+        )
+
+    def take(self, users: Int) -> "Histories":
+        """The users of the given rows (ascending)."""
+        wanted = np.zeros(self.n_users, dtype=np.bool_)
+        wanted[users] = True
+        steps = self._select_steps(wanted[self.step_user])
+        return replace(steps, user_ids=self.user_ids[wanted], step_offsets=np.append(steps.step_offsets[:-1][wanted], steps.n_steps))
+
+    def users(self, start: int, stop: int) -> "Histories":
+        """Users [start, stop) as views of the same arrays."""
+        s0, s1 = self.step_offsets[start], self.step_offsets[stop]
+        e0, e1 = self.event_offsets[s0], self.event_offsets[s1]
+        return Histories(
+            user_ids=self.user_ids[start:stop],
+            step_offsets=self.step_offsets[start : stop + 1] - s0,
+            step_day=self.step_day[s0:s1],
+            step_time=self.step_time[s0:s1],
+            step_session=self.step_session[s0:s1],
+            event_offsets=self.event_offsets[s0 : s1 + 1] - e0,
+            item=self.item[e0:e1],
+            event_type=self.event_type[e0:e1],
+            text=self.text[e0:e1],
+            quantity=self.quantity[e0:e1],
+        )
+
+    @property
+    def event_step(self) -> Int:
+        """[E] the step that each behaviour belongs to."""
+        return np.repeat(np.arange(self.n_steps), np.diff(self.event_offsets))
+
+    @property
+    def step_user(self) -> Int:
+        """[S] the user that each step belongs to."""
+        return np.repeat(np.arange(self.n_users), np.diff(self.step_offsets))
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items that can be scored, in ascending order of item_id; a row number here is "the item" in all arrays."""
+
+    item_ids: npt.NDArray[np.str_]  # [N]
+    first_day: npt.NDArray[np.int32]  # [N] first_seen as days since 1970-01-01
+    text: npt.NDArray[np.int32]  # [N] row of the item's target text in the text matrix; -1: no text
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+
+@dataclass(frozen=True)
+class DailyCounts:
+    """How often each item had each kind of behaviour on each date, anonymous behaviours included; sorted by (day, item, event_type)."""
+
+    day: npt.NDArray[np.int32]  # [C] days since 1970-01-01
+    item: npt.NDArray[np.int32]  # [C] row in the catalogue
+    event_type: npt.NDArray[np.int8]  # [C]
+    count: npt.NDArray[np.float64]  # [C]
+
+
+@dataclass(frozen=True)
+class Query:
+    """The moment that a list is for: only what lies before it may be used."""
+
+    time: float  # days since the epoch, UTC: ages of steps and own counts are measured to here
+    day: int  # date in the domain's zone; popularity counts dates before it
+
+
+@dataclass(frozen=True)
+class OwnCounts:
+    """Each user's own items as of one moment (CSR over users); the user's whole item history in bounded form.
+
+    `decayed[j, e, h]` sums 2^(-age / half_life_h) over the user's behaviours of type e with that item.
+    """
+
+    offsets: Int  # [U + 1]
+    item: npt.NDArray[np.int32]  # [M] row in the catalogue
+    decayed: npt.NDArray[np.float64]  # [M, event types, half-lives]
+    total: npt.NDArray[np.float64]  # [M, event types] plain counts

@@ -1,0 +1,129 @@
+"""What the interest model is trained on: target-bearing steps, each predicted from the user's state just before it.
+
+Legend: S steps, X examples (target-bearing steps), J distinct target items of examples, N items, E behaviour types, F counted
+features (behaviour types x half-lives), D dates. The query of an example is its step's (step_time, step_day): popularity over
+dates before that day, own counts over the user's earlier steps, candidates first seen before that day.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec_pipeline.config import InterestConfig
+from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
+from llmrec_pipeline.interest.own import offsets_of, own_before_steps, ranges
+from llmrec_pipeline.interest.popularity import log_popularity
+
+Int = npt.NDArray[np.int64]
+OWN_ROWS_AT_ONCE = 200_000  # behaviours whose own counts are made together; bounds the float64 intermediate
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Distinct target items of each step, and why others were left out."""
+
+    offsets: Int  # [S + 1]
+    item: npt.NDArray[np.int32]  # [J]
+    dropped: dict[str, int]  # reason -> distinct (step, item) targets that are no targets
+
+
+@dataclass(frozen=True)
+class Rows:
+    """CSR rows by step: items with features. Steps that are not target-bearing have none."""
+
+    offsets: Int  # [S + 1]
+    item: npt.NDArray[np.int32]
+    features: npt.NDArray[np.float32]  # [.., F]
+
+    def of_steps(self, steps: Int) -> tuple[Int, npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Position in `steps`, item and features of all rows of the given steps."""
+        lengths = self.offsets[steps + 1] - self.offsets[steps]
+        rows = ranges(self.offsets[steps], lengths)
+        return np.repeat(np.arange(len(steps)), lengths), self.item[rows], self.features[rows]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All of training that is counted before the first update."""
+
+    targets: Targets
+    own: Rows  # log(1 + own decayed counts) before each example
+    known: Rows  # items that are masked; empty where items repeat
+    days: npt.NDArray[np.int32]  # [D] dates of examples, ascending
+    day_row: Int  # [S] position of the step's date in `days`
+    popularity: npt.NDArray[np.float32]  # [D, N, F]
+    absent: npt.NDArray[np.bool_]  # [D, N] True: not yet a candidate
+
+
+def targets_of(histories: Histories, catalogue: Catalogue, is_target: npt.NDArray[np.bool_], repeats: bool) -> Targets:
+    """Targets of each step: distinct catalogue items of target events, less those that are no candidates as of the step.
+
+    Dropped, and counted: items that the catalogue lacks (`unknown`), items first seen on the step's date or later (`new`) and,
+    where items do not repeat, items of an earlier target event of the user (`masked`).
+    """
+    event = np.flatnonzero(is_target[histories.event_type])
+    step, item = histories.event_step[event], histories.item[event].astype(np.int64)
+    pairs = np.unique(np.stack([step, item], axis=1), axis=0)
+    unknown = pairs[:, 1] < 0
+    pairs = pairs[~unknown]
+    step, item = pairs[:, 0], pairs[:, 1]
+    new = catalogue.first_day[item] >= histories.step_day[step]
+    masked = np.zeros(len(step), dtype=bool)
+    if not repeats:
+        user_item = histories.step_user[step] * catalogue.n_items + item
+        masked[:] = True
+        masked[np.unique(user_item, return_index=True)[1]] = False  # steps are in time order: the first occurrence is new to the user
+    keep = ~new & ~masked
+    dropped = {"unknown": int(unknown.sum()), "new": int((new & ~masked).sum()), "masked": int(masked.sum())}
+    return Targets(offsets_of(np.bincount(step[keep], minlength=histories.n_steps)), item[keep].astype(np.int32), dropped)
+
+
+def examples_of(
+    histories: Histories, catalogue: Catalogue, daily: DailyCounts, config: InterestConfig, is_target: npt.NDArray[np.bool_], repeats: bool
+) -> Examples:
+    """Counts everything that the examples of `histories` need; all of it lies before each example's own step."""
+    targets = targets_of(histories, catalogue, is_target, repeats)
+    bearing = np.diff(targets.offsets) > 0
+    own, known = _own_rows(histories, bearing, config, is_target, repeats)
+    days = np.unique(histories.step_day[bearing])
+    return Examples(
+        targets=targets,
+        own=own,
+        known=known,
+        days=days,
+        day_row=np.searchsorted(days, histories.step_day),
+        popularity=log_popularity(daily, days, config.popularity_half_lives, catalogue.n_items, len(is_target)),
+        absent=catalogue.first_day[None, :] >= days[:, None],
+    )
+
+
+def _own_rows(
+    histories: Histories, bearing: npt.NDArray[np.bool_], config: InterestConfig, is_target: npt.NDArray[np.bool_], repeats: bool
+) -> tuple[Rows, Rows]:
+    half_lives = config.repeat_half_lives if repeats else ()
+    own_parts, known_parts = [], []
+    for start, stop in _user_blocks(histories):
+        steps = slice(histories.step_offsets[start], histories.step_offsets[stop])
+        counts = own_before_steps(histories.users(start, stop), bearing[steps], half_lives, len(is_target))
+        lengths = np.zeros(steps.stop - steps.start, dtype=np.int64)
+        lengths[bearing[steps]] = np.diff(counts.offsets)
+        features = np.log1p(counts.decayed).reshape(len(counts.item), -1).astype(np.float32)
+        known = counts.total[:, is_target].sum(axis=1) > 0 if not repeats else np.zeros(len(counts.item), dtype=bool)
+        of_step = np.repeat(np.arange(len(lengths)), lengths)
+        own_parts.append((lengths, counts.item, features))
+        known_parts.append((np.bincount(of_step[known], minlength=len(lengths)), counts.item[known], features[known]))
+    return _stacked(own_parts), _stacked(known_parts)
+
+
+def _user_blocks(histories: Histories) -> list[tuple[int, int]]:
+    """Users [start, stop) with about OWN_ROWS_AT_ONCE behaviours each."""
+    before = histories.event_offsets[histories.step_offsets]  # [U + 1] behaviours before each user
+    edges = np.searchsorted(before, np.arange(OWN_ROWS_AT_ONCE, before[-1], OWN_ROWS_AT_ONCE))
+    cuts = np.unique(np.concatenate([[0], edges, [histories.n_users]])).tolist()
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def _stacked(parts: list[tuple[Int, npt.NDArray[np.int32], npt.NDArray[np.float32]]]) -> Rows:
+    lengths, item, features = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Rows(offsets_of(lengths), item, features)

@@ -1,0 +1,113 @@
+"""The parts of p's logit for a block of users: f_i^T W_1 I_u + b_i(t) + r_{u,i}(t) (DESIGN 1.5).
+
+Legend: U users of a block, N items, D item dimensions, E behaviour types, H popularity half-lives.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.interest.data import Catalogue, OwnCounts, Query
+from llmrec_pipeline.interest.model import Carry, InterestModel
+from llmrec_pipeline.interest.state import States
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ItemSide:
+    """What does not depend on the user, made once per head_version and catalogue."""
+
+    vectors: Float32  # [N, D] output-side f_i
+    bias: Float32  # [N] b_i; of an untrained item regressed on its text
+
+
+@dataclass(frozen=True)
+class Parts:
+    """p's logit in parts; `logits` is their sum."""
+
+    short: Float32  # [U, N] f_i^T W_1 (g short_u)
+    long: Float32  # [U, N] f_i^T W_1 ((1 - g) long_u)
+    bias: Float32  # [N] b_i(t)
+    repeat: Float32  # [U, N] r_{u,i}(t)
+    gate: Float32  # [U]
+    own: OwnCounts  # the counts behind `repeat`, as of the query
+
+    @property
+    def logits(self) -> Float32:
+        """[U, N]"""
+        return self.short + self.long + self.bias + self.repeat
+
+
+def item_side(model: InterestModel, catalogue: Catalogue, text_vectors: Float32) -> ItemSide:
+    """Output-side vectors and static biases of all catalogue items; an untrained item has its text alone."""
+    items = model.head.items
+    has_text = torch.from_numpy(catalogue.text >= 0)
+    text = torch.zeros(catalogue.n_items, text_vectors.shape[1])
+    text[has_text] = torch.from_numpy(text_vectors[catalogue.text[catalogue.text >= 0]])
+    row = torch.from_numpy(model.item_rows(catalogue.item_ids))
+    with torch.no_grad():
+        vectors = items.tower(text) * has_text[:, None] + items.ids(row)
+        regressed = text_bias(model, items.tower.standardise(text) * has_text[:, None])
+        bias = torch.where(row > 0, model.head.bias(row).squeeze(1), regressed)
+    return ItemSide(vectors.numpy(), bias.numpy())
+
+
+def text_bias(model: InterestModel, standardised: Tensor) -> Tensor:
+    """[n] b_i as regressed on standardised text vectors [n, K] (zeros where there is no text)."""
+    return standardised @ model.head.bias_text[:-1] + model.head.bias_text[-1]
+
+
+def popularity_bias(model: InterestModel, items: ItemSide, popularity: npt.NDArray[np.float64]) -> Float32:
+    """[N] b_i(t) = b_i + sum over types and half-lives of a log(1 + decayed count); `popularity` is [N, E, H].
+
+    Raises:
+        ModelError: `popularity` is of other types, half-lives or items.
+    """
+    weights = model.head.popularity.detach().numpy().astype(np.float64)
+    if popularity.shape != (len(items.bias), *weights.shape):
+        raise ModelError(f"popularity has shape {popularity.shape}, expected {(len(items.bias), *weights.shape)}; see popularity_half_lives")
+    return np.asarray(items.bias + (np.log1p(popularity) * weights).sum(axis=(1, 2)), dtype=np.float32)
+
+
+def score_parts(
+    model: InterestModel, states: States, query: Query, catalogue: Catalogue, items: ItemSide, popularity: npt.NDArray[np.float64]
+) -> Parts:
+    """p's logit of every catalogue item for a block of users; users without steps have their empty state.
+
+    Args:
+        model: as trained.
+        states: of the block, advanced to before the query.
+        query: the moment that the list is for.
+        catalogue: N items.
+        items: of `item_side` for the same catalogue.
+        popularity: [N, E, H] of `popularity.decayed_counts` as of `query.day`.
+
+    Raises:
+        ModelError: `popularity` does not fit the model.
+    """
+    model.eval()
+    head = model.head
+    with torch.no_grad():
+        carry = Carry.of(states, model.layout, torch.float64)
+        short, long, gate = head.interest(carry, torch.full((states.n_users,), query.time, dtype=torch.float64))
+        short, long = head.w1(gate[:, None] * short), head.w1((1 - gate)[:, None] * long)  # [U, D]
+        by_item = torch.from_numpy(items.vectors).T  # [D, N]
+        parts = ((short @ by_item).numpy(), (long @ by_item).numpy())
+    own = states.own.as_of(states.last_time, query, catalogue, model.config.repeat_half_lives)
+    return Parts(*parts, popularity_bias(model, items, popularity), _repeat(model, own, catalogue.n_items), gate.numpy(), own)
+
+
+def _repeat(model: InterestModel, own: OwnCounts, n_items: int) -> Float32:
+    """[U, N] r_{u,i}(t) = sum over types and half-lives of c log(1 + own decayed count); 0 where items do not repeat."""
+    result = np.zeros((len(own.offsets) - 1, n_items), dtype=np.float32)
+    if model.repeats:
+        weights = model.head.repeat.detach().numpy().astype(np.float64)
+        user = np.repeat(np.arange(len(result)), np.diff(own.offsets))
+        known = own.item >= 0
+        result[user[known], own.item[known]] = (np.log1p(own.decayed) * weights).sum(axis=(1, 2))[known]
+    return result

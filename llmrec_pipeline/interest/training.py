@@ -1,0 +1,307 @@
+"""Training the interest model: carried states, full softmax over the next target-bearing step (DESIGN 1.4, 1.5; article 3).
+
+Legend: B users of a batch, T steps of a window, P examples in it, N items, D item dimensions, F counted features.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llmrec_pipeline.config import InterestConfig
+from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
+from llmrec_pipeline.interest.examples import Examples, examples_of
+from llmrec_pipeline.interest.model import Carry, InterestModel, Vectors
+from llmrec_pipeline.interest.state import States
+from llmrec_pipeline.interest.validation import Validation, validation_of
+from llmrec_pipeline.interest.window import Window, window_of
+
+Int = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+BIAS_RIDGE = 100.0  # of the regression of b_i on text, in items
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with what it was trained on and how that went."""
+
+    model: InterestModel
+    trained_until: Query  # gradient from target steps of dates before this
+    validated_until: Query
+    seed: int
+    epochs: list[dict[str, float]]  # loss and validation figures of each, in order; no timings, so that equal runs are equal
+    report: dict[str, int]  # examples, targets, and what was dropped
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """All that a batch is cut from."""
+
+    histories: Histories
+    text: Float32  # [texts, K]
+    item_row: Int  # [N] row in the model's id tables
+    item_text: Tensor  # [N] row of the text matrix + 1; 0: no text
+    examples: Examples
+    popularity: Tensor  # [D, N, F]
+    absent: Tensor  # [D, N]
+
+
+def train(
+    histories: Histories,
+    catalogue: Catalogue,
+    daily: DailyCounts,
+    text_vectors: Float32,
+    config: InterestConfig,
+    *,
+    event_types: list[str],
+    target_types: list[str],
+    repeats: bool,
+    train_until: Query,
+    validate_until: Query,
+    seed: int,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> TrainedModel:
+    """Trains on target steps of dates before `train_until.day`, keeps the epoch that is best on the validation period.
+
+    Args:
+        histories: of all users; later steps than `validate_until.day` are not looked at.
+        catalogue: N items.
+        daily: counts of every date, anonymous behaviours included.
+        text_vectors: [texts, K] e_text.
+        config: the hyper-parameters.
+        event_types: the domain's types in order.
+        target_types: those that are targets.
+        repeats: False: items that the user knows are masked as of each step.
+        train_until: end of training, start of validation, and the query that validation scores.
+        validate_until: end of validation.
+        seed: the one source of randomness.
+        on_epoch: called with each epoch's figures and its seconds.
+
+    Raises:
+        ModelError: there is nothing to train or to validate on.
+    """
+    is_target = np.array([name in target_types for name in event_types])
+    past = histories.before(train_until.day)
+    examples = examples_of(past, catalogue, daily, config, is_target, repeats)
+    if not len(examples.targets.item):
+        raise ModelError(
+            f"no target step before day {train_until.day} in {past.n_steps} steps (dropped: {examples.targets.dropped}); "
+            "name a later day, or check which event types are targets"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _new_model(past, catalogue, text_vectors, config, event_types, target_types, repeats)
+        validation = validation_of(histories, catalogue, daily, text_vectors, model, is_target, (train_until, validate_until))
+        inputs = _inputs(past, catalogue, text_vectors, model, examples)
+        epochs = _fit(model, inputs, validation, config, np.random.default_rng(seed), on_epoch)
+    report = {"examples": int((np.diff(examples.targets.offsets) > 0).sum()), "targets": len(examples.targets.item)}
+    dropped = {f"dropped_{reason}": count for reason, count in examples.targets.dropped.items()}
+    return TrainedModel(model.eval(), train_until, validate_until, seed, epochs, report | dropped)
+
+
+def _new_model(
+    past: Histories, catalogue: Catalogue, text: Float32, config: InterestConfig, event_types: list[str], target_types: list[str], repeats: bool
+) -> InterestModel:
+    """A model whose vocabulary and standardisation come from the behaviours before the end of training (law 8)."""
+    items = np.unique(past.item[past.item >= 0])
+    rows = np.union1d(past.text[past.text >= 0], catalogue.text[items][catalogue.text[items] >= 0])
+    used = text[rows].astype(np.float64) if len(rows) else np.zeros((1, text.shape[1]))
+    scale = used.std(axis=0)
+    return InterestModel(
+        config,
+        trained_items=[str(name) for name in catalogue.item_ids[items]],
+        event_types=event_types,
+        target_types=target_types,
+        text_mean=torch.tensor(used.mean(axis=0), dtype=torch.float32),
+        text_scale=torch.tensor(np.where(scale > 0, scale, 1.0), dtype=torch.float32),
+        repeats=repeats,
+    )
+
+
+def _inputs(past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples) -> _Inputs:
+    return _Inputs(
+        histories=past,
+        text=text,
+        item_row=model.item_rows(catalogue.item_ids),
+        item_text=torch.from_numpy(catalogue.text.astype(np.int64) + 1),
+        examples=examples,
+        popularity=torch.from_numpy(examples.popularity),
+        absent=torch.from_numpy(examples.absent),
+    )
+
+
+def _fit(
+    model: InterestModel,
+    inputs: _Inputs,
+    validation: Validation,
+    config: InterestConfig,
+    rng: np.random.Generator,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> list[dict[str, float]]:
+    """Epochs until `patience` of them were no better; the model ends as the best of them."""
+    optimiser = _optimiser(model, config)
+    average = deepcopy(model)  # running mean of the weights: what is validated, kept and served
+    best, best_weights, since, epochs = -1.0, _copy(model), 0, []
+    for epoch in range(1, config.max_epochs + 1):
+        start = time.perf_counter()
+        loss = _run_epoch(model, average, optimiser, inputs, rng)
+        trained = time.perf_counter() - start
+        _regress_bias(average, inputs)
+        ndcg, cross_entropy = validation.measure(average)
+        epochs.append({"epoch": epoch, "loss": loss, "ndcg_10": ndcg, "cross_entropy": cross_entropy})
+        seconds = {"train_s": trained, "seconds": time.perf_counter() - start}
+        logger.info("epoch %d: loss %.4f, validation NDCG@10 %.4f, cross-entropy %.4f, %.1f s", *epochs[-1].values(), seconds["seconds"])
+        if on_epoch:
+            on_epoch(epochs[-1] | seconds)
+        since = 0 if ndcg > best else since + 1
+        if not since:
+            best, best_weights = ndcg, _copy(average)
+        if since >= config.patience:
+            break
+    model.load_state_dict(best_weights)
+    return epochs
+
+
+def _copy(model: InterestModel) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _optimiser(model: InterestModel, config: InterestConfig) -> torch.optim.Optimizer:
+    """AdamW; the few weights of counted features move faster and, like biases, do not decay."""
+    counted = [model.head.popularity, model.head.repeat]
+    plain = [weight for weight in model.parameters() if weight.ndim < 2 and not any(weight is other for other in counted)]
+    apart = {id(weight) for weight in counted + plain}
+    matrices = [weight for weight in model.parameters() if id(weight) not in apart]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+        {"params": counted, "weight_decay": 0.0, "lr": 2 * config.learning_rate},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _run_epoch(
+    model: InterestModel, average: InterestModel, optimiser: torch.optim.Optimizer, inputs: _Inputs, rng: np.random.Generator
+) -> float:
+    """One pass over all users; states are carried from window to window, gradients are cut there."""
+    model.train()
+    config = model.config
+    total, count = 0.0, 0
+    for users in _user_batches(inputs.histories, config, rng):
+        names = inputs.histories.user_ids[users]
+        carry = Carry.of(States.empty(names, model.layout), model.layout, torch.float32)
+        steps = np.diff(inputs.histories.step_offsets)[users].max()
+        for first in range(0, int(steps), config.window_steps):
+            window = window_of(inputs.histories, users, first, config.window_steps, inputs.item_row, inputs.text)
+            loss, carry, n = _window_loss(model, carry, window, inputs)
+            if n:
+                optimiser.zero_grad(set_to_none=True)
+                (loss / n).backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+                optimiser.step()
+                _average(average, model)
+                total, count = total + float(loss.detach()), count + n
+    return total / max(count, 1)
+
+
+def _average(average: InterestModel, model: InterestModel) -> None:
+    """Moves the running mean of the weights by one update."""
+    with torch.no_grad():
+        for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+            mean.lerp_(weight, 1 - model.config.weight_average)
+
+
+def _user_batches(histories: Histories, config: InterestConfig, rng: np.random.Generator) -> Iterator[Int]:
+    """Users in random order, those of similar length together; about `batch_steps` cells in a batch's window."""
+    lengths = np.diff(histories.step_offsets)
+    order = rng.permutation(np.flatnonzero(lengths))
+    order = order[np.argsort(lengths[order], kind="stable")]
+    width = np.minimum(lengths[order], config.window_steps)
+    cuts = np.flatnonzero(np.diff(np.cumsum(width) // config.batch_steps)) + 1
+    batches = np.split(order, cuts)
+    for batch in rng.permutation(len(batches)):
+        yield batches[batch]
+
+
+def _window_loss(model: InterestModel, carry: Carry, window: Window, inputs: _Inputs) -> tuple[Tensor, Carry, int]:
+    """Summed loss of the window's examples, the state behind the window (cut off), and the number of examples."""
+    batch, width = window.time.shape
+    vectors, outputs = _vectors(model, window, inputs)
+    seen = torch.minimum(torch.arange(width + 1).expand(batch, -1), window.length[:, None])  # [B, T + 1]
+    states = model.recurrence.scan(carry, window, seen, vectors)
+    after = states.at(torch.arange(batch), window.length).detach()
+    targets = inputs.examples.targets
+    bearing = targets.offsets[window.steps + 1] > targets.offsets[window.steps]
+    steps, cells = window.steps[bearing], torch.from_numpy(window.cells[bearing])
+    if not len(steps):
+        return torch.zeros(()), after, 0
+    row, column = cells // width, cells % width
+    before = states.at(row, column)  # the state before step t is the one after t steps
+    logits = _logits(model, before, window.time[row, column], steps, outputs, inputs)
+    return _cross_entropy(logits, steps, inputs), after, len(steps)
+
+
+def _vectors(model: InterestModel, window: Window, inputs: _Inputs) -> tuple[Vectors, Tensor]:
+    """Vectors of the window's behaviours and, tied to them, f [N, D] of all catalogue items."""
+    items = model.recurrence.items
+    rows = torch.cat([inputs.item_text, window.event_text]).unique()
+    rows = rows[rows > 0]
+    texts = torch.zeros(len(inputs.text) + 1, model.config.item_dim)
+    texts = texts.index_copy(0, rows, items.tower(torch.from_numpy(inputs.text[(rows - 1).numpy()])))
+    vectors = Vectors(texts, items.id_table(model.config.id_dropout, model.training))
+    return vectors, vectors(inputs.item_text, torch.from_numpy(inputs.item_row))
+
+
+def _logits(model: InterestModel, states: Carry, query_time: Tensor, steps: Int, items: Tensor, inputs: _Inputs) -> Tensor:
+    """[P, N] p's logit before each example's step; masked items are -inf."""
+    head, examples = model.head, inputs.examples
+    short, long, gate = head.interest(states, query_time)
+    interest = gate[:, None] * short + (1 - gate)[:, None] * long  # [P, G]
+    days, day = np.unique(examples.day_row[steps], return_inverse=True)
+    rows = torch.from_numpy(days)
+    static = F.embedding(torch.from_numpy(inputs.item_row), head.bias.weight, padding_idx=0).squeeze(1)  # [N]
+    bias = inputs.popularity[rows] @ head.popularity.flatten() + static  # [days, N]
+    bias = bias.masked_fill(inputs.absent[rows], -torch.inf)
+    logits = head.w1(interest) @ items.T + F.embedding(torch.from_numpy(day), bias)  # [P, N]
+    if model.repeats:
+        position, item, features = examples.own.of_steps(steps)
+        cell = torch.from_numpy(position * items.shape[0] + item)
+        repeat = torch.from_numpy(features) @ head.repeat.flatten()
+        return logits.view(-1).index_add(0, cell, repeat).view_as(logits)
+    position, item, _ = examples.known.of_steps(steps)
+    return logits.view(-1).index_fill(0, torch.from_numpy(position * items.shape[0] + item), -torch.inf).view_as(logits)
+
+
+def _cross_entropy(logits: Tensor, steps: Int, inputs: _Inputs) -> Tensor:
+    """Sum over examples of the mean of -log p over the step's distinct target items."""
+    targets = inputs.examples.targets
+    lengths = targets.offsets[steps + 1] - targets.offsets[steps]
+    rows = np.concatenate([np.arange(a, b) for a, b in zip(targets.offsets[steps], targets.offsets[steps + 1], strict=True)])
+    position = np.repeat(np.arange(len(steps)), lengths)
+    cell = torch.from_numpy(position * logits.shape[1] + targets.item[rows])
+    share = torch.from_numpy((1.0 / lengths)[position].astype(np.float32))
+    return torch.logsumexp(logits, dim=1).sum() - (logits.view(-1).index_select(0, cell) * share).sum()
+
+
+def _regress_bias(model: InterestModel, inputs: _Inputs) -> None:
+    """Ridge of the trained b_i on standardised text, so that an item without training has a bias too (DESIGN 1.5)."""
+    rows = inputs.item_row
+    with_text = np.flatnonzero((rows > 0) & (inputs.item_text.numpy() > 0))
+    tower = model.head.items.tower
+    with torch.no_grad():
+        x = tower.standardise(torch.from_numpy(inputs.text[inputs.item_text.numpy()[with_text] - 1])).double()
+        x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
+        y = model.head.bias.weight[torch.from_numpy(rows[with_text])].double()
+        penalty = torch.full((x.shape[1],), BIAS_RIDGE, dtype=torch.float64)
+        penalty[-1] = 1e-6
+        model.head.bias_text.copy_(torch.linalg.solve(x.T @ x + torch.diag(penalty), x.T @ y).squeeze(1).float())

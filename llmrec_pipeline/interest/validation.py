@@ -1,0 +1,121 @@
+"""Validation of p alone while training: NDCG@10 and cross-entropy on what users did after the end of training.
+
+Legend: U users with a target in the period, N items, J distinct targets of a user.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.interest.carrying import advance
+from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
+from llmrec_pipeline.interest.model import InterestModel
+from llmrec_pipeline.interest.popularity import decayed_counts
+from llmrec_pipeline.interest.scoring import item_side, score_parts
+from llmrec_pipeline.interest.state import States
+
+Int = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float64]
+BLOCK_USERS = 512  # users scored at once
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Users with a target in [start.day, end day), their histories before it, and their distinct target items."""
+
+    histories: Histories  # before `start`, of the U users
+    offsets: Int  # [U + 1]
+    item: npt.NDArray[np.int32]  # targets, candidates as of `start`
+    start: Query
+    catalogue: Catalogue
+    text: npt.NDArray[np.float32]
+    popularity: Float  # [N, types, half-lives]
+    is_target: npt.NDArray[np.bool_]  # [types]
+
+    def logits(self, model: InterestModel) -> npt.NDArray[np.float32]:
+        """[U, N] p's logit at `start`; -inf where an item is no candidate. For small data: all users at once."""
+        return np.concatenate([logits for _, logits in self.blocks(model)])
+
+    def blocks(self, model: InterestModel) -> "list[tuple[slice, npt.NDArray[np.float32]]]":
+        empty = States.empty(self.histories.user_ids, model.layout)
+        states = advance(model, empty, self.histories, self.catalogue, self.text)
+        items = item_side(model, self.catalogue, self.text)
+        result = []
+        for start in range(0, states.n_users, BLOCK_USERS):
+            users = slice(start, min(start + BLOCK_USERS, states.n_users))
+            parts = score_parts(
+                model, states.take(np.arange(users.start, users.stop)), self.start, self.catalogue, items, self.popularity
+            )
+            logits = parts.logits
+            logits[:, self.catalogue.first_day >= self.start.day] = -np.inf
+            if not model.repeats:
+                known = (parts.own.total[:, self.is_target].sum(axis=1) > 0) & (parts.own.item >= 0)
+                user = np.repeat(np.arange(len(logits)), np.diff(parts.own.offsets))
+                logits[user[known], parts.own.item[known]] = -np.inf
+            result.append((users, logits))
+        return result
+
+    def measure(self, model: InterestModel) -> tuple[float, float]:
+        """Mean NDCG@10 over users, and mean cross-entropy over target items that are candidates."""
+        ndcg, loss = [], []
+        for users, logits in self.blocks(model):
+            offsets = self.offsets[users.start : users.stop + 1]
+            item = self.item[offsets[0] : offsets[-1]]
+            user = np.repeat(np.arange(len(logits)), np.diff(offsets))
+            inside = np.isfinite(logits[user, item])
+            user, item = user[inside], item[inside]
+            ndcg.append(ndcg_at(logits, user, item, 10))
+            top = logits.max(axis=1)
+            log_total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64))
+            loss.append(log_total[user] - logits[user, item])
+        counted = np.concatenate(ndcg)
+        return float(np.nanmean(counted)), float(np.concatenate(loss).mean())
+
+
+def ndcg_at(scores: npt.NDArray[np.float32], user: Int, item: npt.NDArray[np.int32], k: int) -> Float:
+    """[U] NDCG@k with an ideal of min(k, number of targets); NaN for users without targets. Equal scores share the mean rank."""
+    result = np.full(len(scores), np.nan)
+    for row in np.unique(user):
+        own = scores[row]
+        mine = own[item[user == row]]
+        rank = (own > mine[:, None]).sum(axis=1) + ((own == mine[:, None]).sum(axis=1) - 1) / 2
+        gain = np.where(rank < k, 1 / np.log2(rank + 2), 0.0).sum()
+        result[row] = gain / (1 / np.log2(np.arange(min(k, len(mine))) + 2)).sum()
+    return result
+
+
+def validation_of(
+    histories: Histories,
+    catalogue: Catalogue,
+    daily: DailyCounts,
+    text: npt.NDArray[np.float32],
+    model: InterestModel,
+    is_target: npt.NDArray[np.bool_],
+    period: tuple[Query, Query],
+) -> Validation:
+    """The validation set of `period` = (start, end).
+
+    Raises:
+        ModelError: no user has a target in the period.
+    """
+    start, end = period
+    step_of = histories.event_step
+    day = histories.step_day[step_of]
+    event = np.flatnonzero((day >= start.day) & (day < end.day) & is_target[histories.event_type] & (histories.item >= 0))
+    pairs = np.unique(np.stack([histories.step_user[step_of[event]], histories.item[event].astype(np.int64)], axis=1), axis=0)
+    users, row = np.unique(pairs[:, 0], return_inverse=True)
+    if not len(users):
+        raise ModelError(f"no user has a target on days [{start.day}, {end.day}); name a day inside the log, or a shorter window")
+    popularity = decayed_counts(daily, start.day, model.config.popularity_half_lives, catalogue.n_items, len(is_target))
+    return Validation(
+        histories=histories.take(users).before(start.day),
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(row))]),
+        item=pairs[:, 1].astype(np.int32),
+        start=start,
+        catalogue=catalogue,
+        text=text,
+        popularity=popularity,
+        is_target=is_target,
+    )

@@ -1,0 +1,161 @@
+"""Fits the joint model's weights on validation by the mean cross-entropy over target events, in streaming passes (DESIGN 1.5).
+
+Legend: U users of a block, N items, P target events, W x T the grid of (w, tau), L that of lambda, B history buckets.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec_pipeline.config import JointConfig
+from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.recommendation.joint import JointWeights, collaborative_log_s, history_bucket, standardise
+from llmrec_pipeline.recommendation.targets import Targets
+
+Float = npt.NDArray[np.floating[Any]]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Block:
+    """What the fit needs of a block of users as of the start of validation."""
+
+    log_p: Float  # [U, N] of the interest model
+    similarity: Float  # [U, N] item-item similarity
+    own: Float  # [U, N] own decayed counts
+    mask: Bool  # [U, N] True = candidate
+    targets: Targets  # target events of the validation period; an item bought twice counts twice
+    history_length: npt.NDArray[np.int64]  # [U] steps before validation
+
+
+@dataclass(frozen=True)
+class JointFit:
+    """The fitted weights and what they were chosen by; cross-entropies are means over target events, in nats."""
+
+    weights: JointWeights
+    cross_entropy_p: float
+    cross_entropy_s: float
+    cross_entropy_y: float
+    target_events: int
+    masked_target_events: int  # dropped: their item was no candidate
+
+
+def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> JointFit:
+    """Chooses (w, tau), then lambda by history length, then theta; among equals the earlier value of a grid wins.
+
+    A bucket with fewer than `grids.bucket_users` users takes the lambda that is best for all users together.
+
+    Args:
+        blocks: called once a pass; must yield the same blocks each time.
+        grids: values to choose from.
+
+    Raises:
+        ModelError: validation holds no target event on a candidate, or a cross-entropy is not finite.
+    """
+    events, masked = _count(blocks())
+    if not events:
+        raise ModelError(
+            f"validation has no target event on a candidate ({masked} on masked items); lengthen evaluation.window_days"
+        )
+    similarity_grid = sum(_similarity_losses(block, grids) for block in blocks())
+    w, tau = (int(index) for index in np.unravel_index(_best(similarity_grid, "s"), np.shape(similarity_grid)))
+    weights = JointWeights(
+        cf_repeat_weight=grids.cf_repeat_weight[w],
+        cf_temperature=grids.cf_temperature[tau],
+        cf_weight=(1.0,) * (len(grids.history_edges) + 1),
+        history_edges=grids.history_edges,
+        temperature=1.0,
+    )
+    losses, users = _sum_pairs(_fusion_losses(block, weights, grids.cf_weight) for block in blocks())
+    weights = replace(weights, cf_weight=_choose_by_bucket(losses, users, grids))
+    plain = sum(_fusion_losses(block, weights, (0.0,))[0].sum() for block in blocks())
+    final = sum(_temperature_losses(block, weights, grids.temperature) for block in blocks())
+    theta = _best(final, "y")
+    return JointFit(
+        weights=replace(weights, temperature=grids.temperature[theta]),
+        cross_entropy_p=float(plain / events),
+        cross_entropy_s=float(np.asarray(similarity_grid)[w, tau] / events),
+        cross_entropy_y=float(np.asarray(final)[theta] / events),
+        target_events=events,
+        masked_target_events=masked,
+    )
+
+
+def _count(blocks: Iterable[Block]) -> tuple[int, int]:
+    kept = dropped = 0
+    for block in blocks:
+        inside = len(block.targets.within(block.mask).item)
+        kept, dropped = kept + inside, dropped + len(block.targets.item) - inside
+    return kept, dropped
+
+
+def _similarity_losses(block: Block, grids: JointConfig) -> npt.NDArray[np.float64]:
+    """[W, T] summed cross-entropy of s alone."""
+    similar, own = standardise(block.similarity, block.mask), standardise(block.own, block.mask)
+    losses = np.zeros((len(grids.cf_repeat_weight), len(grids.cf_temperature)))
+    for row, w in enumerate(grids.cf_repeat_weight):
+        logits = similar + np.float32(w) * own
+        losses[row] = [_user_losses(logits / np.float32(tau), block).sum() for tau in grids.cf_temperature]
+    return losses
+
+
+def _fusion_losses(
+    block: Block, weights: JointWeights, grid: tuple[float, ...]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """[B, L] summed cross-entropy of y by history bucket, and [B] users with a target."""
+    log_s = np.where(
+        block.mask,
+        collaborative_log_s(block.similarity, block.own, weights.cf_repeat_weight, weights.cf_temperature, block.mask),
+        0,
+    )
+    log_p = np.where(block.mask, block.log_p, 0)
+    bucket = history_bucket(block.history_length, weights.history_edges)
+    buckets = len(weights.history_edges) + 1
+    losses = [np.bincount(bucket, _user_losses(log_p + np.float32(value) * log_s, block), buckets) for value in grid]
+    users = np.bincount(bucket[block.targets.within(block.mask).per_user > 0], minlength=buckets)
+    return np.stack(losses, axis=1), users
+
+
+def _temperature_losses(block: Block, weights: JointWeights, grid: tuple[float, ...]) -> npt.NDArray[np.float64]:
+    """[temperatures] summed cross-entropy of y."""
+    log_s = collaborative_log_s(block.similarity, block.own, weights.cf_repeat_weight, weights.cf_temperature, block.mask)
+    fused = np.where(block.mask, block.log_p, 0) + weights.of_users(block.history_length)[:, None] * np.where(
+        block.mask, log_s, 0
+    )
+    return np.array([_user_losses(fused / theta, block).sum() for theta in grid])
+
+
+def _user_losses(logits: Float, block: Block) -> npt.NDArray[np.float64]:
+    """[U] cross-entropy of a masked softmax, summed over the user's target events."""
+    targets = block.targets.within(block.mask)
+    inside = np.where(block.mask, logits, -np.inf)
+    top = np.max(inside, axis=1, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0.0)
+    total = np.exp(inside - top[:, None]).sum(axis=1, dtype=np.float64)
+    normaliser = np.log(np.where(total > 0, total, 1.0)) + top
+    chosen = logits[targets.user, targets.item].astype(np.float64)
+    return np.asarray(np.bincount(targets.user, normaliser[targets.user] - chosen, len(logits)), dtype=np.float64)
+
+
+def _choose_by_bucket(losses: npt.NDArray[np.float64], users: npt.NDArray[np.int64], grids: JointConfig) -> tuple[float, ...]:
+    common = _best(losses.sum(axis=0), "y")
+    chosen = [_best(row, "y") if count >= grids.bucket_users else common for row, count in zip(losses, users, strict=True)]
+    return tuple(grids.cf_weight[index] for index in chosen)
+
+
+def _sum_pairs(
+    pairs: Iterable[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    first, *rest = list(pairs)
+    return sum((pair[0] for pair in rest), first[0]), sum((pair[1] for pair in rest), first[1])
+
+
+def _best(losses: Any, of: str) -> int:
+    if not np.all(np.isfinite(losses)):
+        raise ModelError(
+            f"the cross-entropy of {of} on validation is {np.asarray(losses).tolist()}, expected finite numbers; check the scores"
+        )
+    return int(np.argmin(losses))

@@ -1,0 +1,134 @@
+"""The one scorer behind recommend and evaluate: a block of interest states in, p, s and y out (DESIGN 1.5).
+
+Legend: U users of a block, N items of the catalogue, E behaviour types, H half-lives.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from llmrec_pipeline.collaborative import Neighbours, borrow, known_items, neighbour_matrix, own_weights, similarity_scores, transform
+from llmrec_pipeline.config import CollaborativeConfig, DomainConfig
+from llmrec_pipeline.errors import ConfigError
+from llmrec_pipeline.interest.data import Catalogue, DailyCounts, OwnCounts, Query
+from llmrec_pipeline.interest.model import InterestModel
+from llmrec_pipeline.interest.popularity import decayed_counts
+from llmrec_pipeline.interest.scoring import ItemSide, Parts, item_side, score_parts
+from llmrec_pipeline.interest.state import States
+from llmrec_pipeline.recommendation.joint import Contributions, JointWeights, candidate_mask, collaborative_log_s, contributions, log_softmax
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Similar:
+    """Both halves of s before they are weighed: item-item similarity and own decayed counts, [U, N] each."""
+
+    similarity: Float32
+    own: Float32
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A block of users under the joint model; log probabilities and scores of masked items are -inf."""
+
+    mask: npt.NDArray[np.bool_]  # [U, N] True = candidate
+    known: sparse.csr_array  # [U, N] bool, items of earlier target events
+    log_p: Float32  # [U, N]
+    log_s: Float32  # [U, N]
+    joint: Contributions  # score = y's logit, centred, and its five shares
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A head_version as of one query; picklable, so that one broadcast serves all executors."""
+
+    model: InterestModel
+    catalogue: Catalogue
+    text_vectors: Float32  # [texts, D]
+    popularity: npt.NDArray[np.float64]  # [N, E, H] decayed counts before the query's day
+    neighbours: Neighbours  # rows in this catalogue
+    weights: JointWeights
+    config: CollaborativeConfig
+    domain: DomainConfig
+    query: Query
+    blocked: npt.NDArray[np.bool_]  # [N] True: never recommended
+
+    @cached_property
+    def items(self) -> ItemSide:
+        return item_side(self.model, self.catalogue, self.text_vectors)
+
+    @cached_property
+    def similar_items(self) -> sparse.csr_array:
+        """[N, N] what is owned speaks for what is scored; cold items borrow from their nearest in text."""
+        text = np.zeros((self.catalogue.n_items, self.text_vectors.shape[1]), dtype=np.float32)
+        has_text = self.catalogue.text >= 0
+        text[has_text] = self.text_vectors[self.catalogue.text[has_text]]
+        warm = np.zeros(self.catalogue.n_items, dtype=bool)
+        warm[self.neighbours.item] = True
+        filled = borrow(self.neighbours, text, warm, self.config.cold_neighbours, self.config.neighbours)
+        return neighbour_matrix(filled, self.catalogue.n_items)
+
+    @property
+    def type_weights(self) -> list[float]:
+        return [kind.weight for kind in self.domain.event_types.values()]
+
+    @property
+    def is_target(self) -> list[bool]:
+        return [kind.target for kind in self.domain.event_types.values()]
+
+    def parts(self, states: States) -> Parts:
+        """p's logit in parts."""
+        return score_parts(self.model, states, self.query, self.catalogue, self.items, self.popularity)
+
+    def candidates(self, own: OwnCounts) -> tuple[npt.NDArray[np.bool_], sparse.csr_array]:
+        """[U, N] mask (True = candidate) and known items."""
+        known = known_items(own, self.is_target, self.catalogue.n_items)
+        return candidate_mask(self.catalogue.first_day, self.query.day, known, self.domain.repeats, self.blocked), known
+
+    def similar(self, own: OwnCounts) -> Similar:
+        """Both halves of s, as of the query."""
+        n_items, half_lives = self.catalogue.n_items, self.model.config.repeat_half_lives
+        interactions = co_occurrence_weights(own, self.type_weights, n_items, self.config, half_lives)
+        similarity = similarity_scores(interactions, self.similar_items)
+        if not self.domain.repeats:
+            return Similar(similarity, np.zeros_like(similarity))
+        place = half_life_position(self.config.own_half_life, half_lives, "own_half_life")
+        return Similar(similarity, own_weights(own, self.type_weights, n_items, place).toarray().astype(np.float32))
+
+    def score(self, states: States) -> Scores:
+        """p, s and y of every catalogue item for a block of users."""
+        parts = self.parts(states)
+        mask, known = self.candidates(parts.own)
+        found = self.similar(parts.own)
+        log_s = collaborative_log_s(found.similarity, found.own, self.weights.cf_repeat_weight, self.weights.cf_temperature, mask)
+        cf_weight = self.weights.of_users(states.steps)
+        joint = contributions(parts.short, parts.long, parts.bias, parts.repeat, log_s, cf_weight, self.weights.temperature, mask)
+        return Scores(mask, known, log_softmax(parts.logits, mask), log_s, joint)
+
+
+def popularity_as_of(model: InterestModel, daily: DailyCounts, day: int, n_items: int) -> npt.NDArray[np.float64]:
+    """[N, E, H] what `Scorer.popularity` holds."""
+    return decayed_counts(daily, day, model.config.popularity_half_lives, n_items, len(model.event_types))
+
+
+def co_occurrence_weights(
+    own: OwnCounts, type_weights: list[float], n_items: int, config: CollaborativeConfig, half_lives: tuple[float, ...]
+) -> sparse.csr_array:
+    """[U, N] own counts in the form that enters co-occurrence, fitted and served alike."""
+    place = None if config.half_life is None else half_life_position(config.half_life, half_lives, "half_life")
+    return transform(own_weights(own, type_weights, n_items, place), config.interaction)
+
+
+def half_life_position(half_life: float, half_lives: tuple[float, ...], name: str) -> int:
+    """Place of a half-life among those that the states carry.
+
+    Raises:
+        ConfigError: the states do not carry it.
+    """
+    if half_life not in half_lives:
+        raise ConfigError(f"collaborative.{name} = {half_life} is none of interest.repeat_half_lives {list(half_lives)}; add it there")
+    return half_lives.index(half_life)

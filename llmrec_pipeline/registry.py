@@ -1,0 +1,88 @@
+"""MLflow as the register of trained heads: what a version is, where its files lie, which one serves."""
+
+import json
+import logging
+import os
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from llmrec_pipeline.config import Settings
+from llmrec_pipeline.errors import ModelError
+
+log = logging.getLogger("llmrec")
+FOLDER = "model"
+
+
+class Registry:
+    """The registered versions of one domain's model."""
+
+    def __init__(self, settings: Settings) -> None:
+        os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        import mlflow
+
+        self._mlflow = mlflow
+        self._settings = settings
+        self.name = f"llmrec-{settings.domain.name}"
+        mlflow.set_tracking_uri(settings.pipeline.tracking.uri)
+        self._client = mlflow.MlflowClient()
+
+    def find(self, head_version: str) -> Any | None:
+        """The registered version with this head_version."""
+        return next((v for v in self._versions() if v.tags.get("head_version") == head_version), None)
+
+    def newest(self) -> Any:
+        """The version that serves: the one registered last for this warehouse.
+
+        Raises:
+            ModelError: none is registered.
+        """
+        versions = [v for v in self._versions() if v.tags.get("root") == self._root]
+        if not versions:
+            raise ModelError(f"no version of model {self.name!r} is registered in {self._settings.pipeline.tracking.uri}; run jobs/train.py first")
+        return max(versions, key=lambda v: int(v.version))
+
+    @property
+    def _root(self) -> str:
+        return self._settings.root if "://" in self._settings.root else str(Path(self._settings.root).resolve())
+
+    def _versions(self) -> list[Any]:
+        return list(self._client.search_model_versions(f"name='{self.name}'", max_results=1000))
+
+    @contextmanager
+    def run(self, run_name: str) -> Iterator[Any]:
+        """An MLflow run of this project's experiment."""
+        self._mlflow.set_experiment(self._settings.pipeline.tracking.experiment)
+        with self._mlflow.start_run(run_name=run_name):
+            yield self._mlflow
+
+    def log_folder(self, folder: Path) -> str:
+        """Stores a model's files with the active run; returns where they lie."""
+        self._mlflow.log_artifacts(str(folder), FOLDER)
+        return str(self._mlflow.get_artifact_uri(FOLDER))
+
+    def register(self, uri: str, run_id: str, tags: dict[str, str]) -> None:
+        """Makes a stored model a version, which is then the one that serves."""
+        if not self._client.search_registered_models(f"name='{self.name}'"):
+            self._client.create_registered_model(self.name, description=self._settings.domain.description)
+        self._client.create_model_version(self.name, uri, run_id=run_id, tags=tags | {"root": self._root})
+
+    @contextmanager
+    def files(self, version: Any) -> Iterator[Path]:
+        """A version's files, in a local folder while the context lasts.
+
+        Raises:
+            ModelError: the store has lost them.
+        """
+        with TemporaryDirectory() as folder:
+            try:
+                path = Path(self._mlflow.artifacts.download_artifacts(version.source, dst_path=folder))
+            except Exception as error:  # MLflow's stores raise many classes
+                raise ModelError(f"files of {self.name} version {version.version} cannot be read at {version.source}: {error}") from error
+            yield path
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

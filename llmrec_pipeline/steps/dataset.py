@@ -1,0 +1,148 @@
+"""What train, recommend and evaluate read: catalogue, text vectors, daily counts, histories, all as of one date.
+
+Tables that grow with users or events pass through Parquet files in `<root>/_scratch`, written by the executors and read back block
+by block; only what grows with the catalogue or with days is held by the driver.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as pads
+from pyarrow import fs
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.behaviour.sequences import item_texts
+from llmrec_pipeline.encoding import resolve
+from llmrec_pipeline.errors import TableError
+from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
+from llmrec_pipeline.interest.sequences import COLUMNS, to_histories
+from llmrec_pipeline.tracking import Run
+
+EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The inputs of the models as of one date."""
+
+    catalogue: Catalogue
+    titles: tuple[str | None, ...]  # [N]
+    text_hashes: tuple[str, ...]  # [T] ascending
+    text_vectors: npt.NDArray[np.float32]  # [T, D]
+    daily: DailyCounts
+    event_types: tuple[str, ...]
+    encoder_id: str
+
+    def histories(self, rows: pa.Table) -> Histories:
+        """Histories of rows of `user_sequences` in the order of (user_id, event_date)."""
+        ids = pa.array(self.catalogue.item_ids.tolist(), pa.string())
+        return to_histories(rows, ids, pa.array(self.text_hashes, pa.string()), self.event_types)
+
+
+def day_number(day: date) -> int:
+    return (day - EPOCH).days
+
+
+def day_of(number: int) -> date:
+    return EPOCH + timedelta(days=number)
+
+
+def load_dataset(run: Run, until: int) -> Dataset:
+    """Catalogue, text vectors and daily counts of what lies before the date `until` (days since 1970-01-01).
+
+    Raises:
+        TableError: there is no item before that date, or texts have no vector yet.
+    """
+    domain, before = run.settings.domain, F.lit(day_of(until))
+    items = run.read("items").filter((F.col("first_seen") < before) & (F.col("valid_from") < before))
+    described = item_texts(items, domain).persist()
+    encoder_id = resolve(run.settings.pipeline.encoder).encoder_id
+    text_hashes, text_vectors = _text_vectors(run, described, encoder_id)
+    target = described.filter((F.col("event_type") == domain.targets[0]) & F.col("valid_to").isNull())
+    newest = items.groupBy("item_id").agg(F.max_by("title", "valid_from").alias("title"), F.min("first_seen").alias("first_seen"))
+    rows = newest.join(target.select("item_id", "text_hash"), on="item_id", how="left").orderBy("item_id").toArrow()
+    described.unpersist()
+    if not len(rows):
+        raise TableError(f"table items has no item before {day_of(until)}; run ingest for earlier days, or name a later --day")
+    position = {text_hash: place for place, text_hash in enumerate(text_hashes)}
+    catalogue = Catalogue(
+        item_ids=np.array(rows["item_id"].to_pylist(), dtype=np.str_),
+        first_day=rows["first_seen"].combine_chunks().cast(pa.int32()).to_numpy(zero_copy_only=False).astype(np.int32),
+        text=np.array([position.get(text_hash, -1) for text_hash in rows["text_hash"].to_pylist()], dtype=np.int32),
+    )
+    event_types = tuple(domain.event_types)
+    daily = _daily_counts(run, catalogue, event_types, until)
+    return Dataset(catalogue, tuple(rows["title"].to_pylist()), text_hashes, text_vectors, daily, event_types, encoder_id)
+
+
+def _text_vectors(run: Run, described: DataFrame, encoder_id: str) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
+    known = run.read("text_embeddings").filter(F.col("encoder_id") == encoder_id).select("text_hash", "embedding")
+    hashes = described.filter(F.col("text_hash").isNotNull()).select("text_hash").distinct()
+    found = hashes.join(known, on="text_hash", how="left").orderBy("text_hash").toArrow()
+    with_vector = found.filter(pa.compute.is_valid(found["embedding"]))
+    refused = run.warehouse.read("quarantine").filter((F.col("stage") == "encode") & (F.col("source") == encoder_id)).count()
+    if len(found) - len(with_vector) > refused:
+        missing = len(found) - len(with_vector)
+        raise TableError(f"{missing} of {len(found)} texts have no vector under encoder {encoder_id}; run jobs/encode.py first")
+    flat = with_vector["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return tuple(with_vector["text_hash"].to_pylist()), flat.reshape(len(with_vector), -1).astype(np.float32)
+
+
+def _daily_counts(run: Run, catalogue: Catalogue, event_types: tuple[str, ...], until: int) -> DailyCounts:
+    events = run.read("events").filter((F.col("event_date") < F.lit(day_of(until))) & F.col("item_id").isNotNull())
+    counts = events.groupBy("event_date", "item_id", "event_type").count().orderBy("event_date", "item_id", "event_type")
+    with scratch(run, counts, "daily") as shards:
+        rows = shards.to_table()
+    item = pa.compute.index_in(rows["item_id"].combine_chunks(), value_set=pa.array(catalogue.item_ids.tolist(), pa.string()))
+    kind = pa.compute.index_in(rows["event_type"].combine_chunks(), value_set=pa.array(event_types))
+    return DailyCounts(
+        day=rows["event_date"].combine_chunks().cast(pa.int32()).to_numpy(zero_copy_only=False).astype(np.int32),
+        item=item.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32),
+        event_type=kind.to_numpy(zero_copy_only=False).astype(np.int8),
+        count=rows["count"].to_numpy().astype(np.float64),
+    )
+
+
+def sequences_before(run: Run, until: int) -> DataFrame:
+    """COLUMNS of `user_sequences` of dates before `until`."""
+    return run.read("user_sequences").filter(F.col("event_date") < F.lit(day_of(until))).select(*COLUMNS)
+
+
+@contextmanager
+def scratch(run: Run, rows: DataFrame, name: str) -> Iterator[pads.Dataset]:
+    """Ordered rows as Parquet files that the driver can read piece by piece; removed at the end."""
+    path = f"{run.warehouse.root}/_scratch/{run.run_id}/{name}"
+    rows.write.mode("overwrite").parquet(path)
+    filesystem, folder = fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
+    try:
+        files = sorted(info.path for info in filesystem.get_file_info(fs.FileSelector(folder)) if info.path.endswith(".parquet"))
+        yield pads.dataset(files, filesystem=filesystem, format="parquet")
+    finally:
+        filesystem.delete_dir(folder)
+
+
+def user_blocks(shards: pads.Dataset, dataset: Dataset, users: int) -> Iterator[Histories]:
+    """Histories of `users` users at a time, from shards in the order of (user_id, event_date)."""
+    held: list[pa.RecordBatch] = []
+    for batch in shards.to_batches(columns=list(COLUMNS), batch_size=4096):
+        held.append(batch)
+        whole = pa.Table.from_batches(held)
+        ids = whole["user_id"].to_numpy(zero_copy_only=False)
+        starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, dtype=np.int64)
+        if len(starts) > users:  # the last user may go on in the next batch
+            cut = int(starts[(len(starts) - 1) // users * users])
+            yield from _blocks(dataset.histories(whole.slice(0, cut)), users)
+            held = whole.slice(cut).to_batches()
+    if held:
+        yield from _blocks(dataset.histories(pa.Table.from_batches(held)), users)
+
+
+def _blocks(histories: Histories, users: int) -> Iterator[Histories]:
+    for start in range(0, histories.n_users, users):
+        yield histories.users(start, min(start + users, histories.n_users))

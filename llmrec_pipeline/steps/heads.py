@@ -1,0 +1,112 @@
+"""Trained heads: what train makes and recommend and evaluate load, and the scorer that comes of one."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.collaborative import Neighbours
+from llmrec_pipeline.config import DomainConfig
+from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.interest.artefacts import load
+from llmrec_pipeline.interest.data import Catalogue, Query
+from llmrec_pipeline.interest.model import InterestModel
+from llmrec_pipeline.recommendation import JointWeights
+from llmrec_pipeline.recommendation.scorer import Scorer, popularity_as_of
+from llmrec_pipeline.registry import Registry
+from llmrec_pipeline.steps.dataset import Dataset, day_of
+from llmrec_pipeline.tracking import Run
+
+JOINT_FILE = "joint.json"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head_version: the interest model, and the weights that join it with the collaborative part."""
+
+    model: InterestModel
+    weights: JointWeights
+    head_version: str
+    state_version: str
+    encoder_id: str
+    validation_start: int  # days since 1970-01-01: gradients come from before this date
+    start: int  # T: choices were made before this date
+
+
+def query_at(day: int, domain: DomainConfig) -> Query:
+    """The start of a date in the domain's zone: what lies before it may be used."""
+    midnight = datetime.combine(day_of(day), datetime.min.time(), ZoneInfo(domain.zone))
+    return Query(time=midnight.timestamp() / 86_400, day=day)
+
+
+def read_head(folder: Path) -> Head:
+    """A head from its files.
+
+    Raises:
+        ModelError: files are missing or do not belong together.
+    """
+    values = json.loads((folder / JOINT_FILE).read_text(encoding="utf-8"))
+    weights = JointWeights.from_dict(values.pop("weights"))
+    return Head(model=load(folder).model, weights=weights, **values)
+
+
+def serving_head(run: Run) -> Head:
+    """The version that serves, pinned for this run."""
+    registry = Registry(run.settings)
+    with registry.files(registry.newest()) as folder:
+        head = read_head(folder)
+    run.versions |= {"head_version": head.head_version, "state_version": head.state_version, "encoder_id": head.encoder_id}
+    return head
+
+
+def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, neighbours: Neighbours) -> Scorer:
+    """The scorer of a head as of a query.
+
+    Raises:
+        ModelError: the configured encoder is not the head's.
+    """
+    if dataset.encoder_id != head.encoder_id:
+        raise ModelError(
+            f"encoder_id is {dataset.encoder_id} by the config, the head was trained on {head.encoder_id}; undo the change, or run train again"
+        )
+    catalogue, settings = dataset.catalogue, run.settings
+    return Scorer(
+        model=head.model,
+        catalogue=catalogue,
+        text_vectors=dataset.text_vectors,
+        popularity=popularity_as_of(head.model, dataset.daily, query.day, catalogue.n_items),
+        neighbours=neighbours,
+        weights=head.weights,
+        config=settings.pipeline.collaborative,
+        domain=settings.domain,
+        query=query,
+        blocked=np.isin(catalogue.item_ids, np.array(settings.pipeline.recommend.blocked_items, dtype=np.str_)),
+    )
+
+
+def read_neighbours(run: Run, head_version: str, catalogue: Catalogue) -> Neighbours:
+    """The head's rows of `item_neighbours`, as rows of the catalogue.
+
+    Raises:
+        ModelError: the head has none.
+    """
+    rows = run.read("item_neighbours").filter(F.col("head_version") == head_version)
+    found = rows.select("item_id", "neighbour_id", "weight").toArrow()
+    if not len(found):
+        raise ModelError(f"item_neighbours holds no row of head_version {head_version}; run jobs/train.py, which completes it")
+    item, neighbour = (_positions(found[name], catalogue) for name in ("item_id", "neighbour_id"))
+    keep = (item >= 0) & (neighbour >= 0)
+    order = np.lexsort((neighbour[keep], item[keep]))
+    weight = found["weight"].to_numpy().astype(np.float32)
+    return Neighbours(item[keep][order], neighbour[keep][order], weight[keep][order])
+
+
+def _positions(column: pa.ChunkedArray, catalogue: Catalogue) -> np.ndarray:
+    known = pa.array(catalogue.item_ids.tolist(), pa.string())
+    return pc.index_in(column.combine_chunks(), value_set=known).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)

@@ -1,0 +1,165 @@
+"""Advances states, scores every known user on the executors, publishes the lists (DESIGN 1.5)."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, date
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.errors import ConservationError, TableError
+from llmrec_pipeline.interest.state import States
+from llmrec_pipeline.recommendation import TopK, top_k
+from llmrec_pipeline.recommendation.scorer import Scorer, Scores
+from llmrec_pipeline.steps.dataset import Dataset, day_number, day_of, load_dataset
+from llmrec_pipeline.steps.heads import Head, make_scorer, query_at, read_neighbours, serving_head
+from llmrec_pipeline.steps.states import USERS_PER_BUCKET, advance_states, with_bucket
+from llmrec_pipeline.steps.versions import data_versions, list_id
+from llmrec_pipeline.tables import DEFAULT_RECOMMENDATIONS, RECOMMENDATION_LOG, RECOMMENDATIONS
+from llmrec_pipeline.tracking import Run
+
+log = logging.getLogger("llmrec")
+TABLES = ("recommendations", "default_recommendations", "recommendation_log")
+INPUTS = ("events", "items", "user_sequences", "item_neighbours", "text_embeddings")
+SHARES = ("short", "long", "bias", "repeat", "collaborative")
+LIST_SCHEMA = (
+    "user_id string, rank int, item_id string, title string, score double, short double, long double, bias double, repeat double, "
+    "collaborative double, log_p double, log_s double, basis string"
+)
+
+
+def recommend(run: Run) -> None:
+    """Publishes the lists of everybody known by the end of the run's day; nothing when they are published already."""
+    run.warehouse.create(TABLES)
+    head = serving_head(run)
+    until = last_day(run) + 1
+    publication = list_id(run.settings, head.head_version, until, data_versions(run, INPUTS))
+    run.versions["list_id"] = publication
+    missing = [name for name in TABLES if run.read(name).filter(F.col("list_id") == publication).isEmpty()]
+    if not missing:
+        log.info("recommend: the lists %s of %s are published", publication, day_of(until - 1))
+        run.wrote(*TABLES)
+        return
+    with run.stage("read"):
+        dataset = load_dataset(run, until)
+    with run.stage("states"):
+        advance_states(run, head.model, dataset, head.state_version, until)
+    query = query_at(until, run.settings.domain)
+    scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head.head_version, dataset.catalogue))
+    with run.stage("score"):
+        lists = _lists(run, head, Ranker(scorer, dataset.titles, run.settings.pipeline.recommend.top_k, run.settings.pipeline.seed), until)
+        lists = _published(lists, head, publication, query.time).persist()
+        _check(run, lists, scorer)
+    with run.stage("write"):
+        _publish(run, missing, lists, head, scorer, dataset)
+    lists.unpersist()
+    run.wrote(*TABLES)
+
+
+def last_day(run: Run) -> int:
+    """The run's day, by default the last event_date.
+
+    Raises:
+        TableError: there are no events up to that day.
+    """
+    day = run.settings.pipeline.day
+    events = run.read("events")
+    last = (events.filter(F.col("event_date") <= F.lit(day)) if day else events).agg(F.max("event_date")).first()
+    if last is None or last[0] is None:
+        raise TableError(f"table events holds no event up to {day or 'now'}; run jobs/ingest.py first, or name a later --day")
+    return day_number(date.fromisoformat(day) if day else last[0])
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """What a task needs to turn states into lists; broadcast once."""
+
+    scorer: Scorer
+    titles: tuple[str | None, ...]  # [N]
+    k: int
+    seed: int
+
+    def __call__(self, states: pa.Table) -> pa.Table:
+        """Rows of LIST_SCHEMA for a bucket of states."""
+        ordered = states.sort_by([("user_id", "ascending")])
+        return self.lists(States.from_arrow(ordered, self.scorer.model.layout))
+
+    def lists(self, states: States) -> pa.Table:
+        scores = self.scorer.score(states)
+        ids = self.scorer.catalogue.item_ids
+        best = top_k(scores.joint.score, scores.mask, self.k, states.user_ids, ids, self.seed)
+        user, place = np.nonzero(best.item >= 0)
+        item = best.item[user, place]
+        columns = {
+            "user_id": pa.array(states.user_ids[user].tolist(), pa.string()),
+            "rank": pa.array((place + 1).astype(np.int32)),
+            "item_id": pa.array(ids[item].tolist(), pa.string()),
+            "title": pa.array([self.titles[i] for i in item], pa.string()),
+            "score": pa.array(scores.joint.score[user, item].astype(np.float64)),
+            **{name: pa.array(getattr(scores.joint, name)[user, item].astype(np.float64)) for name in SHARES},
+            "log_p": pa.array(scores.log_p[user, item].astype(np.float64)),
+            "log_s": pa.array(scores.log_s[user, item].astype(np.float64)),
+            "basis": pa.array(basis_of(scores, states)[user].tolist(), pa.string()),
+        }
+        return pa.table(columns)
+
+
+def basis_of(scores: Scores, states: States) -> np.ndarray:
+    """[U] what a list rests on: no_history, one_event, or joint."""
+    behaviours = np.zeros(states.n_users)
+    np.add.at(behaviours, np.repeat(np.arange(states.n_users), np.diff(states.own.offsets)), states.own.total.sum(axis=1))
+    return np.where(behaviours == 0, "no_history", np.where(behaviours == 1, "one_event", "joint"))
+
+
+def _lists(run: Run, head: Head, ranker: Ranker, until: int) -> DataFrame:
+    known = run.read("user_sequences").filter(F.col("event_date") < F.lit(day_of(until))).select("user_id").distinct()
+    states = run.read("interest_states").filter(F.col("state_version") == head.state_version)
+    states = states.join(known, on="user_id", how="left_semi").drop("state_version", "fingerprint")
+    run.counts["users"] = known.count()
+    buckets = max(1, -(-run.counts["users"] // USERS_PER_BUCKET))
+    shared = run.spark.sparkContext.broadcast(ranker)
+    return with_bucket(states, buckets).groupBy("bucket").applyInArrow(_in_task(shared), schema=LIST_SCHEMA)
+
+
+def _in_task(shared: "Broadcast") -> Callable[[pa.Table], pa.Table]:  # type: ignore[name-defined]  # noqa: F821
+    return lambda states: shared.value(states.drop_columns(["bucket"]))
+
+
+def _published(lists: DataFrame, head: Head, publication: str, as_of: float) -> DataFrame:
+    moment = F.lit(datetime.fromtimestamp(as_of * 86_400, UTC)).cast("timestamp")
+    nothing = {"reason": F.lit(None).cast("string"), "because_of": F.lit(None).cast("array<string>")}
+    versions = {"state_version": F.lit(head.state_version), "head_version": F.lit(head.head_version), "list_id": F.lit(publication), "as_of": moment}
+    return lists.withColumns(nothing | versions).select(*RECOMMENDATIONS.column_names)
+
+
+def _check(run: Run, lists: DataFrame, scorer: Scorer) -> None:
+    """Counts lists before they are published.
+
+    Raises:
+        ConservationError: a known user has no list.
+    """
+    totals = lists.agg(F.count(F.lit(1)).alias("rows"), F.count_distinct("user_id").alias("users")).first()
+    assert totals is not None  # an aggregate without groups has one row
+    if totals["users"] != run.counts["users"]:
+        raise ConservationError(f"{totals['users']} lists for {run.counts['users']} known users, nothing was published; this is a defect, please report it")
+    run.counts |= {"rows": totals["rows"], "items": scorer.catalogue.n_items}
+
+
+def _publish(run: Run, missing: list[str], lists: DataFrame, head: Head, scorer: Scorer, dataset: Dataset) -> None:
+    """The log first and the current lists last: who sees a current list finds it in the log."""
+    warehouse = run.warehouse
+    if "recommendation_log" in missing:
+        warehouse.append("recommendation_log", lists.select(*RECOMMENDATION_LOG.column_names))
+    if "default_recommendations" in missing:
+        recommend_config = run.settings.pipeline.recommend
+        ranker = Ranker(scorer, dataset.titles, recommend_config.top_k, run.settings.pipeline.seed)
+        nobody = ranker.lists(States.empty(np.array(["all"]), scorer.model.layout))
+        rows = run.spark.createDataFrame(nobody.to_pandas()).withColumn("rank", F.col("rank").cast("int"))
+        versions = lists.select("head_version", "list_id", "as_of").limit(1)
+        default = rows.withColumnRenamed("user_id", "segment").drop("list_id").crossJoin(versions)
+        warehouse.overwrite("default_recommendations", default.select(*DEFAULT_RECOMMENDATIONS.column_names))
+    if "recommendations" in missing:
+        warehouse.overwrite("recommendations", lists)

@@ -1,0 +1,95 @@
+"""Advancing `interest_states`: only users with new steps, from their carried state; from the start where a step came late."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.errors import TableError
+from llmrec_pipeline.interest.carrying import advance
+from llmrec_pipeline.interest.model import InterestModel
+from llmrec_pipeline.interest.sequences import COLUMNS
+from llmrec_pipeline.interest.state import States
+from llmrec_pipeline.steps.dataset import Dataset, day_of
+from llmrec_pipeline.tables import INTEREST_STATES
+from llmrec_pipeline.tracking import Run
+
+USERS_PER_BUCKET = 512  # users whose histories a task holds at once
+
+
+@dataclass(frozen=True)
+class Advancer:
+    """What a task needs to advance states; broadcast once."""
+
+    model: InterestModel
+    dataset: Dataset
+
+    def __call__(self, sequences: pa.Table, states: pa.Table) -> pa.Table:
+        """States after the rows of `sequences`, which are of the users of one bucket in any order."""
+        rows = sequences.select(list(COLUMNS)).sort_by([("user_id", "ascending"), ("event_date", "ascending")])
+        histories = self.dataset.histories(rows)
+        layout = self.model.layout
+        before = States.from_arrow(states, layout).for_users(histories.user_ids, layout)
+        return advance(self.model, before, histories, self.dataset.catalogue, self.dataset.text_vectors).to_arrow()
+
+
+def advance_states(run: Run, model: InterestModel, dataset: Dataset, state_version: str, until: int) -> None:
+    """Brings the states of a version to the start of the date `until` (days since 1970-01-01), in one MERGE."""
+    warehouse = run.warehouse
+    warehouse.create(["interest_states"])
+    sequences = run.read("user_sequences").filter(F.col("event_date") < F.lit(day_of(until)))
+    states = warehouse.read("interest_states").filter(F.col("state_version") == state_version)
+    changed = changed_users(sequences, states).persist()
+    totals = changed.agg(F.count(F.lit(1)).alias("n"), F.count("since").alias("advanced")).first()
+    assert totals is not None  # an aggregate without groups has one row
+    run.counts |= {"users_changed": totals["n"], "users_advanced": totals["advanced"], "users_replayed": totals["n"] - totals["advanced"]}
+    if totals["n"]:
+        rows = _advanced(run, Advancer(model, dataset), sequences, states, changed, totals["n"])
+        versioned = rows.join(changed.select("user_id", "fingerprint"), on="user_id", how="inner").withColumn("state_version", F.lit(state_version))
+        final = versioned.select(*INTEREST_STATES.column_names).persist()
+        if final.count() != totals["n"]:
+            raise TableError(f"{final.count()} states came of {totals['n']} changed users; nothing was written, this is a defect, please report it")
+        warehouse.upsert("interest_states", final, f"t.state_version = '{state_version}'")
+        final.unpersist()
+    changed.unpersist()
+    run.wrote("interest_states")
+
+
+def changed_users(sequences: DataFrame, states: DataFrame) -> DataFrame:
+    """Users whose state is not that of `sequences`: user_id, fingerprint, since.
+
+    `since` is the last date that the state has seen, when all it has seen stands; null: replay from the start. Only keys and
+    fingerprints are read (law 4).
+    """
+    known = states.select("user_id", F.date_from_unix_date("last_day").alias("last_date"), F.col("fingerprint").alias("seen"))
+    rows = sequences.select("user_id", "event_date", "fingerprint").join(known, on="user_id", how="left")
+    old = F.bit_xor(F.when(F.col("event_date") <= F.col("last_date"), F.col("fingerprint")))
+    users = rows.groupBy("user_id").agg(
+        F.bit_xor("fingerprint").alias("fingerprint"), old.alias("old"), F.first("seen").alias("seen"), F.first("last_date").alias("last_date")
+    )
+    since = F.when(F.col("old") == F.col("seen"), F.col("last_date"))
+    changed = users.filter(~F.col("fingerprint").eqNullSafe(F.col("seen")))
+    return changed.select("user_id", "fingerprint", since.alias("since"))
+
+
+def _advanced(run: Run, advancer: Advancer, sequences: DataFrame, states: DataFrame, changed: DataFrame, n_users: int) -> DataFrame:
+    buckets = -(-n_users // USERS_PER_BUCKET)
+    new = sequences.select(*COLUMNS).join(changed.select("user_id", "since"), on="user_id", how="inner")
+    new = new.filter(F.col("since").isNull() | (F.col("event_date") > F.col("since"))).drop("since")
+    carried = states.join(changed.filter("since IS NOT NULL").select("user_id"), on="user_id", how="left_semi").drop("state_version", "fingerprint")
+    shared = run.spark.sparkContext.broadcast(advancer)
+    names = [name for name in INTEREST_STATES.column_names if name not in ("state_version", "fingerprint")]
+    schema = run.warehouse.schema("interest_states")
+    by_bucket = [with_bucket(df, buckets).groupBy("bucket") for df in (new, carried)]
+    return by_bucket[0].cogroup(by_bucket[1]).applyInArrow(_in_task(shared), schema=type(schema)([schema[name] for name in names]))
+
+
+def with_bucket(rows: DataFrame, buckets: int) -> DataFrame:
+    """Users in groups of bounded size whose members depend on user_id and the number of groups alone."""
+    return rows.withColumn("bucket", F.pmod(F.xxhash64("user_id"), F.lit(buckets)))
+
+
+def _in_task(shared: "Broadcast") -> Callable[[pa.Table, pa.Table], pa.Table]:  # type: ignore[name-defined]  # noqa: F821
+    return lambda sequences, states: shared.value(sequences, states)

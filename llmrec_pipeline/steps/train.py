@@ -1,0 +1,208 @@
+"""Trains the interest model, the neighbours and the joint weights: one head_version, registered when its rows are complete."""
+
+import logging
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.collaborative import Neighbours, fit_neighbours
+from llmrec_pipeline.encoding import resolve
+from llmrec_pipeline.errors import TableError
+from llmrec_pipeline.evaluation.windows import Window, rolling_windows
+from llmrec_pipeline.interest.artefacts import save
+from llmrec_pipeline.interest.carrying import advance
+from llmrec_pipeline.interest.data import Histories, Query
+from llmrec_pipeline.interest.own import own_counts
+from llmrec_pipeline.interest.state import States
+from llmrec_pipeline.interest.training import TrainedModel
+from llmrec_pipeline.interest.training import train as train_interest
+from llmrec_pipeline.recommendation import Block, JointFit, JointWeights, Targets, fit_joint, log_softmax
+from llmrec_pipeline.recommendation.scorer import Scorer, co_occurrence_weights
+from llmrec_pipeline.registry import Registry, write_json
+from llmrec_pipeline.steps.dataset import Dataset, day_number, day_of, load_dataset, scratch, sequences_before
+from llmrec_pipeline.steps.heads import JOINT_FILE, Head, make_scorer, query_at, read_head
+from llmrec_pipeline.steps.states import advance_states
+from llmrec_pipeline.steps.versions import data_versions, head_version, state_version
+from llmrec_pipeline.tables import ITEM_NEIGHBOURS
+from llmrec_pipeline.tracking import Run
+
+log = logging.getLogger("llmrec")
+INPUTS = ("events", "items", "user_sequences", "text_embeddings")
+
+
+def train(run: Run) -> None:
+    """Trains on what lies before the last window, or finds that this very version exists; completes its rows, then registers it."""
+    settings, registry = run.settings, Registry(run.settings)
+    run.warehouse.create(["item_neighbours", "interest_states"])
+    window, last = training_window(run)
+    encoder_id = resolve(settings.pipeline.encoder).encoder_id
+    inputs = data_versions(run, INPUTS)
+    state = state_version(settings, encoder_id, window.start, inputs)
+    head = head_version(settings, state)
+    run.versions |= {"state_version": state, "head_version": head, "encoder_id": encoder_id}
+    existing = registry.find(head)
+    if existing:
+        log.info("train: head_version %s exists (version %s of %s)", head, existing.version, registry.name)
+        with registry.files(existing) as folder:
+            found = read_head(folder)
+        _complete(run, found, None, last)
+        return
+    with run.stage("read"):
+        dataset = load_dataset(run, window.start)
+        ordered = sequences_before(run, window.start).orderBy("user_id", "event_date")
+        with scratch(run, ordered, "sequences") as shards:
+            histories = dataset.histories(shards.to_table())
+    with registry.run(f"{settings.domain.name} {window.name}") as mlflow:
+        trained = _train_interest(run, dataset, histories, window, mlflow)
+        with run.stage("fit"):
+            fit = _fit_joint(run, trained, dataset, histories, window)
+            found = Head(trained.model, fit.weights, head, state, encoder_id, window.validation_start, window.start)
+            neighbours = neighbours_before(run, dataset, histories, window.start, trained)
+        with TemporaryDirectory() as folder:
+            uri = _log(run, registry, mlflow, found, trained, fit, Path(folder))
+        _complete(run, found, (dataset, neighbours), last)
+        registry.register(uri, mlflow.active_run().info.run_id, {"head_version": head, "state_version": state, "encoder_id": encoder_id})
+
+
+def training_window(run: Run) -> tuple[Window, int]:
+    """The last window of the log up to the run's day, and that day.
+
+    Raises:
+        TableError: there are no events.
+        ConfigError: the log is too short for a window and its validation.
+    """
+    span = run.read("events").agg(F.min("event_date").alias("first"), F.max("event_date").alias("last")).first()
+    if span is None or span["first"] is None:
+        raise TableError("table events is empty; run jobs/ingest.py first")
+    day = run.settings.pipeline.day
+    last = day_number(date.fromisoformat(day) if day else span["last"])
+    evaluation = run.settings.pipeline.evaluation.model_copy(update={"windows": 1})
+    return rolling_windows(day_number(span["first"]), last, evaluation)[-1], last
+
+
+def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Window, mlflow: Any) -> TrainedModel:
+    settings, config = run.settings, run.settings.pipeline.interest
+    done = 0
+    with run.stage("train") as report:
+
+        def on_epoch(figures: dict[str, float]) -> None:
+            nonlocal done
+            done += 1
+            report(done, config.max_epochs)
+            mlflow.log_metrics({name: float(value) for name, value in figures.items()}, step=done)
+
+        trained = train_interest(
+            histories,
+            dataset.catalogue,
+            dataset.daily,
+            dataset.text_vectors,
+            config,
+            event_types=list(dataset.event_types),
+            target_types=list(settings.domain.targets),
+            repeats=settings.domain.repeats,
+            train_until=query_at(window.validation_start, settings.domain),
+            validate_until=query_at(window.start, settings.domain),
+            seed=settings.pipeline.seed,
+            on_epoch=on_epoch,
+        )
+    run.counts |= trained.report
+    return trained
+
+
+def neighbours_before(run: Run, dataset: Dataset, histories: Histories, day: int, trained: TrainedModel) -> Neighbours:
+    """Item neighbours from all behaviours of dates before `day`, by the configured recipe."""
+    settings, n_items = run.settings, dataset.catalogue.n_items
+    half_lives, query = trained.model.config.repeat_half_lives, query_at(day, settings.domain)
+    type_weights = [kind.weight for kind in settings.domain.event_types.values()]
+
+    def blocks() -> Iterator[Any]:
+        for block in user_slices(histories, settings.pipeline.recommend.block_users):
+            own = own_counts(block, query, half_lives, len(type_weights), dataset.catalogue)
+            yield co_occurrence_weights(own, type_weights, n_items, settings.pipeline.collaborative, half_lives)
+
+    return fit_neighbours(blocks(), n_items, settings.pipeline.collaborative)
+
+
+def user_slices(histories: Histories, users: int) -> Iterator[Histories]:
+    for start in range(0, histories.n_users, users):
+        yield histories.users(start, min(start + users, histories.n_users))
+
+
+def targets_between(histories: Histories, start: int, end: int, is_target: list[bool]) -> Targets:
+    """Target events of dates [start, end), user by user."""
+    step_day = histories.step_day[histories.event_step]
+    wanted = (step_day >= start) & (step_day < end) & np.asarray(is_target)[histories.event_type]
+    per_user = np.bincount(histories.step_user[histories.event_step][wanted], minlength=histories.n_users)
+    return Targets(np.concatenate([[0], np.cumsum(per_user)]).astype(np.int64), histories.item[wanted])
+
+
+def states_at(scorer: Scorer, histories: Histories, query: Query) -> States:
+    """States of the users of `histories` as of the query, from their whole history."""
+    empty = States.empty(histories.user_ids, scorer.model.layout)
+    return advance(scorer.model, empty, histories.before(query.day), scorer.catalogue, scorer.text_vectors)
+
+
+def _fit_joint(run: Run, trained: TrainedModel, dataset: Dataset, histories: Histories, window: Window) -> JointFit:
+    """Fits w, tau, lambda and theta on the validation period, with everything counted as of its start."""
+    settings, query = run.settings, query_at(window.validation_start, run.settings.domain)
+    neighbours = neighbours_before(run, dataset, histories, window.validation_start, trained)
+    edges = settings.pipeline.joint.history_edges
+    neutral = JointWeights(cf_repeat_weight=0.0, cf_temperature=1.0, cf_weight=(0.0,) * (len(edges) + 1), history_edges=edges, temperature=1.0)
+    head = Head(trained.model, neutral, "", "", dataset.encoder_id, window.validation_start, window.start)
+    scorer = make_scorer(run, head, dataset, query, neighbours)
+    wanted = targets_between(histories, window.validation_start, window.start, scorer.is_target)
+    users = histories.take(np.flatnonzero(wanted.per_user))
+    size = settings.pipeline.recommend.block_users
+    blocks = [_block(scorer, part, window) for part in user_slices(users, size)]  # 13 bytes a user with a target and item
+    return fit_joint(lambda: iter(blocks), settings.pipeline.joint)
+
+
+def _block(scorer: Scorer, users: Histories, window: Window) -> Block:
+    states = states_at(scorer, users, scorer.query)
+    parts = scorer.parts(states)
+    mask, _ = scorer.candidates(parts.own)
+    found = scorer.similar(parts.own)
+    targets = targets_between(users, window.validation_start, window.start, scorer.is_target)
+    return Block(log_softmax(parts.logits, mask), found.similarity, found.own, mask, targets, states.steps)
+
+
+def _log(run: Run, registry: Registry, mlflow: Any, head: Head, trained: TrainedModel, fit: JointFit, folder: Path) -> str:
+    save(folder, trained)
+    values = {name: value for name, value in vars(head).items() if name not in ("model", "weights")}
+    write_json(folder / JOINT_FILE, values | {"weights": head.weights.to_dict()})
+    pipeline = run.settings.pipeline
+    sections = ("interest", "collaborative", "joint", "evaluation")
+    params = {f"{name}.{key}": value for name in sections for key, value in getattr(pipeline, name).model_dump().items()}
+    mlflow.log_params({"domain": run.settings.domain.name, "seed": pipeline.seed, "window": str(day_of(head.start)), **params})
+    mlflow.log_params({name: value for name, value in head.weights.to_dict().items() if name != "history_edges"})
+    mlflow.log_params({f"input.{table}": version for table, version in run.inputs.items()})
+    figures = {name: float(value) for name, value in vars(fit).items() if name != "weights"}
+    mlflow.log_metrics(figures | {name: float(value) for name, value in trained.report.items()})
+    mlflow.set_tags({"head_version": head.head_version, "state_version": head.state_version, "encoder_id": head.encoder_id})
+    log.info("train: %s; %s", fit.weights.to_dict(), {name: round(value, 4) for name, value in figures.items()})
+    return registry.log_folder(folder)
+
+
+def _complete(run: Run, head: Head, fitted: tuple[Dataset, Neighbours] | None, last: int) -> None:
+    """Writes what the version still lacks: its neighbours, and the states up to the run's day."""
+    if fitted:
+        with run.stage("neighbours"):
+            _write_neighbours(run, head, *fitted)
+    with run.stage("states"):
+        advance_states(run, head.model, load_dataset(run, last + 1), head.state_version, last + 1)
+
+
+def _write_neighbours(run: Run, head: Head, dataset: Dataset, neighbours: Neighbours) -> None:
+    import pandas as pd
+
+    ids = dataset.catalogue.item_ids
+    rows = pd.DataFrame({"item_id": ids[neighbours.item], "neighbour_id": ids[neighbours.neighbour], "weight": neighbours.weight})
+    df = run.spark.createDataFrame(rows).withColumns({"head_version": F.lit(head.head_version), "trained_until": F.lit(day_of(head.start))})
+    typed = df.withColumn("weight", F.col("weight").cast("float")).select(*ITEM_NEIGHBOURS.column_names)
+    run.counts["neighbours"] = run.warehouse.insert_new("item_neighbours", typed, f"t.head_version = '{head.head_version}'")
+    run.wrote("item_neighbours")

@@ -1,0 +1,58 @@
+"""Versions are hashes of what made them, never counters or clocks (DESIGN 2): tables, config keys, source of the modules."""
+
+import hashlib
+import importlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from llmrec_pipeline.config import Settings, hash_json
+from llmrec_pipeline.tracking import Run
+
+STATE_PACKAGES = ("encoding", "interest")
+HEAD_PACKAGES = ("collaborative", "recommendation")
+
+
+@lru_cache
+def source_hash(packages: tuple[str, ...]) -> str:
+    """Hash of the source files of packages of this project."""
+    digest = hashlib.sha256()
+    for package in packages:
+        folder = Path(importlib.import_module(f"llmrec_pipeline.{package}").__path__[0])
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{package}/{file.relative_to(folder)}".encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:32]
+
+
+def data_versions(run: Run, tables: Iterable[str]) -> dict[str, str]:
+    """Table id and last version that changed rows, by table."""
+    return {table: run.warehouse.data_version(table) for table in tables}
+
+
+def state_version(settings: Settings, encoder_id: str, until: int, inputs: dict[str, str]) -> str:
+    """All that feeds the recurrence and the accumulators."""
+    return hash_json(
+        {
+            "inputs": inputs,
+            "encoder_id": encoder_id,
+            "until": until,
+            "config": settings.digest("seed", "interest", "evaluation"),
+            "mapping": settings.mapping_hash,
+            "source": source_hash(STATE_PACKAGES),
+        }
+    )
+
+
+def head_version(settings: Settings, state: str) -> str:
+    """All that the head adds to a state_version."""
+    return hash_json({"state_version": state, "config": settings.digest("collaborative", "joint"), "source": source_hash(HEAD_PACKAGES)})
+
+
+def list_id(settings: Settings, head: str, as_of: int, inputs: dict[str, str]) -> str:
+    """What makes a publication of lists."""
+    return hash_json({"head_version": head, "as_of": as_of, "inputs": inputs, "config": settings.digest("recommend"), "source": source_hash(HEAD_PACKAGES)})
+
+
+def evaluation_id(settings: Settings, head: str, inputs: dict[str, str]) -> str:
+    packages = ("evaluation", *HEAD_PACKAGES)
+    return hash_json({"head_version": head, "inputs": inputs, "config": settings.digest("evaluation", "recommend"), "source": source_hash(packages)})

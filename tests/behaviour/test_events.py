@@ -1,0 +1,247 @@
+"""Faults from the field: literal files in, literal events and quarantine out. Names, ids and figures are invented."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from llmrec_pipeline.config import Settings
+from llmrec_pipeline.errors import ConfigError, InputError
+from llmrec_pipeline.tracking import Run
+
+pytestmark = pytest.mark.spark
+BUY = {"buy": {"target": True, "template": {"en": "bought {title}"}}}
+Make, RunJob = Callable[..., Settings], Callable[..., Run]
+
+
+def domain(path: Path, columns: dict[str, str], **more: Any) -> dict[str, Any]:
+    source = {"path": str(path), "format": "csv"} | more.pop("source", {})
+    return {"name": "shop", "source": source, "columns": columns, "event_types": BUY} | more
+
+
+def fates(run: Run) -> tuple[int, int, int, int]:
+    names = ("records", "used", "duplicates_in_delivery", "quarantined")
+    return tuple(run.counts[name] for name in names)  # type: ignore[return-value]
+
+
+def reasons(run: Run) -> dict[str, int]:
+    return {name.removeprefix("quarantined: "): count for name, count in run.counts.items() if name.startswith("quarantined: ")}
+
+
+PLAIN = {"user_id": "user", "item_id": "item", "event_type": "action", "event_time": "time"}
+
+
+def write(path: Path, *lines: str, end: str = "\n", bom: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(((b"\xef\xbb\xbf" if bom else b"") + end.join([*lines, ""]).encode()))
+    return path
+
+
+def test_day_first_dates_are_read_as_declared(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    rows = ["u1,tea,03/08/2024 10:15,buy", "u1,mug,12/08/2024 12:00,buy", "u2,jam,31/08/2024 23:59,buy", "u2,tea,01/09/2024 00:01,buy"]
+    file = write(tmp_path / "log.csv", "user,item,time,action", *rows)
+    run = run_job("ingest", make_settings(domain(file, PLAIN, time_formats=["dd/MM/yyyy HH:mm"])))
+    months = [row[0].month for row in run.warehouse.read("events").select("event_time").collect()]
+    assert sorted(months) == [8, 8, 8, 9]
+    assert fates(run) == (4, 4, 0, 0)
+
+
+def test_of_two_declared_formats_the_column_takes_one(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    rows = ["u1,tea,03/08/2024 10:15,buy", "u1,mug,26/08/2024 12:00,buy", "u2,jam,01/09/2024 23:59,buy"]
+    file = write(tmp_path / "log.csv", "user,item,time,action", *rows)
+    formats = ["MM/dd/yyyy HH:mm", "dd/MM/yyyy HH:mm"]
+    run = run_job("ingest", make_settings(domain(file, PLAIN, time_formats=formats)))
+    assert sorted(row[0].month for row in run.warehouse.read("events").select("event_time").collect()) == [8, 8, 9]
+
+
+def test_formats_that_the_column_cannot_settle_are_refused(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    file = write(tmp_path / "log.csv", "user,item,time,action", "u1,tea,03/08/2024 10:15,buy")
+    with pytest.raises(InputError, match="each read 1 values"):
+        run_job("ingest", make_settings(domain(file, PLAIN, time_formats=["MM/dd/yyyy HH:mm", "dd/MM/yyyy HH:mm"])))
+
+
+def test_ids_that_differ_in_zeros_stay_apart(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    log = ["0042,7,2024-04-02 09:00:00,buy", "42,007,2024-04-02 09:01:00,buy", "4.2e1,12e3,2024-04-02 09:02:00,buy", "42,12000,2024-04-02 09:03:00,buy"]
+    file = write(tmp_path / "log" / "shop=007" / "log.csv", "user,item,time,action", *log)
+    items = write(tmp_path / "items.csv", "plu,label", "7,Bananas", "007,Spy novel", "12e3,Desk lamp", "12000,Office chair")
+    catalogue = {"source": {"path": str(items), "format": "csv"}, "columns": {"item_id": "plu", "title": "label"}}
+    columns = PLAIN | {"session_id": "shop"}
+    run = run_job("ingest", make_settings(domain(file.parent.parent, columns, items=catalogue)))
+    events = {(row.user_id, row.item_id, row.session_id) for row in run.warehouse.read("events").collect()}
+    assert events == {("0042", "7", "007"), ("42", "007", "007"), ("4.2e1", "12e3", "007"), ("42", "12000", "007")}
+    titles = {row.item_id: row.title for row in run.warehouse.read("items").collect()}
+    assert titles == {"7": "Bananas", "007": "Spy novel", "12e3": "Desk lamp", "12000": "Office chair"}
+
+
+def test_marks_and_headers_in_the_middle(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    header = "user,item,time,action"
+    write(tmp_path / "log/a.csv", header, "u1,tea,2024-01-01 10:00:00,buy", "u2,tea,2024-01-01 10:01:00,buy")
+    write(tmp_path / "log/b.csv", header, "u3,tea,2024-01-01 10:02:00,buy", end="\r\n", bom=True)
+    glued = ["u4,tea,2024-01-01 10:03:00,buy", "\ufeff" + header, "", "u5,tea,2024-01-01 10:04:00,buy"]
+    write(tmp_path / "log/c.csv", header, *glued, bom=True)
+    run = run_job("ingest", make_settings(domain(tmp_path / "log", PLAIN)))
+    assert fates(run) == (6, 5, 0, 1)
+    assert reasons(run) == {"repeated header": 1}
+    users = {row.user_id for row in run.warehouse.read("events").collect()}
+    assert users == {"u1", "u2", "u3", "u4", "u5"}
+
+
+def test_headers_may_come_in_another_order_but_not_with_other_names(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    write(tmp_path / "log/a.csv", "user,item,time,action", "u1,tea,2024-01-01 10:00:00,buy")
+    write(tmp_path / "log/b.csv", "action,time,item,user", "buy,2024-01-01 10:00:00,mug,u2")
+    run = run_job("ingest", make_settings(domain(tmp_path / "log", PLAIN)))
+    assert {(row.user_id, row.item_id) for row in run.warehouse.read("events").collect()} == {("u1", "tea"), ("u2", "mug")}
+    write(tmp_path / "log/c.csv", "user,item,when,action", "u3,tea,2024-01-01 10:00:00,buy")
+    with pytest.raises(InputError, match=r"headers differ.*\['time', 'when'\]"):
+        run_job("ingest", make_settings(domain(tmp_path / "log", PLAIN)))
+
+
+def test_the_two_nights_of_the_year(spark: SparkSession, tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    local = ["2024-03-31 01:59:59", "2024-03-31 02:30:00", "2024-03-31 03:00:00", "2024-10-27 01:59:00", "2024-10-27 02:50:00", "2024-07-01 00:30:00"]
+    file = write(tmp_path / "log.csv", "user,item,time,action", *[f"u1,i{n},{time},buy" for n, time in enumerate(local)])
+    spark.conf.set("spark.sql.session.timeZone", "America/New_York")
+    run = run_job("ingest", make_settings(domain(file, PLAIN, zone="Europe/Berlin")))
+    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+    rows = run.warehouse.read("events").selectExpr("item_id", "date_format(event_time, 'yyyy-MM-dd HH:mm:ss') AS t", "string(event_date) AS d").collect()
+    assert {row.item_id: (row.t, row.d) for row in rows} == {
+        "i0": ("2024-03-31 00:59:59", "2024-03-31"),
+        "i2": ("2024-03-31 01:00:00", "2024-03-31"),
+        "i3": ("2024-10-26 23:59:00", "2024-10-27"),
+        "i4": ("2024-10-27 00:50:00", "2024-10-27"),  # of the two 02:50 the first, in summer time
+        "i5": ("2024-06-30 22:30:00", "2024-07-01"),
+    }
+    assert reasons(run) == {"unparseable time": 1}  # 02:30 on 31 March does not exist
+
+
+def test_every_kind_of_dirt_gets_its_reason(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    rows = [
+        "u1,tea,2024-01-01 10:00:00,buy,1,2.50",
+        "u1,tea,2024-01-01 10:00:00,buy,1,2.50",  # an equal record
+        "u1,,2024-01-01 10:00:00,buy,1,2.50",
+        "u1,tea,yesterday,buy,1,2.50",
+        "u1,tea,2999-01-01 10:00:00,buy,1,2.50",
+        "u1,tea,2024-01-01 10:00:00,steal,1,2.50",
+        "u1,tea,2024-01-01 10:00:00,buy,1,0",
+        "u1,tea,2024-01-01 10:00:00,buy,1,NaN",
+        "u1,tea,2024-01-01 10:00:00,buy,-1,2.50",
+        "u1,tea,2024-01-01 10:00:00,buy,one,2.50",
+        ",tea,2024-01-01 10:00:00,buy,1,2.50",
+        "u1,tea,2024-01-01 10:00:00",
+        "u1,test,2024-01-01 10:00:00,buy,1,2.50",
+    ]
+    file = write(tmp_path / "log.csv", "user,item,time,action,n,price", *rows)
+    types = {"buy": {"target": True, "positive_price": True, "template": {"en": "{title}"}}}
+    columns = PLAIN | {"quantity": "n", "price": "price"}
+    settings = make_settings(domain(file, columns, event_types=types, quarantine_when={"a test": "item = 'test'"}))
+    run = run_job("ingest", settings)
+    assert fates(run) == (13, 1, 1, 11)
+    assert reasons(run) == {
+        "no item": 1, "unparseable time": 1, "time in the future": 1, "unknown event type": 1, "non-positive price": 1, "unparseable price": 1,
+        "negative quantity": 1, "unparseable quantity": 1, "no user": 1, "broken row": 1, "a test": 1,
+    }  # fmt: skip
+    raw = {row.reason: row.raw for row in run.warehouse.read("quarantine").collect()}
+    assert raw["unparseable time"] == rows[3]
+    versions = dict(run.outputs)
+    again = run_job("ingest", settings)
+    assert again.outputs == versions
+    assert (again.counts["used"], again.counts["duplicates_known"]) == (0, 1)
+
+
+def test_anonymous_rows_are_kept_where_the_domain_says_so(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    file = write(tmp_path / "log.csv", "user,item,time,action", ",tea,2024-01-01 10:00:00,buy", "n/a,mug,2024-01-01 10:00:00,buy", "u1,jam,2024-01-01 10:00:00,buy")
+    run = run_job("ingest", make_settings(domain(file, PLAIN, anonymous="keep", source={"missing": ["n/a"]})))
+    assert sorted((row.user_id or "", row.item_id) for row in run.warehouse.read("events").collect()) == [("", "mug"), ("", "tea"), ("u1", "jam")]
+
+
+def test_json_lines_with_a_broken_one(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    good = '{"user": "u1", "item": "007", "time": "2024-01-01T10:00:00Z", "action": "buy"}'
+    file = write(tmp_path / "log.jsonl", good, '{"user": "u1", "item', bom=True)
+    source = {"format": "json", "columns": ["user", "item", "time", "action"]}
+    run = run_job("ingest", make_settings(domain(file, PLAIN, source=source, time_formats=["yyyy-MM-dd'T'HH:mm:ssX"])))
+    assert fates(run) == (2, 1, 0, 1)
+    event = run.warehouse.read("events").collect()[0]
+    assert (event.user_id, event.item_id, event.event_time) == ("u1", "007", datetime(2024, 1, 1, 10))
+    assert reasons(run) == {"broken row": 1}
+
+
+def test_late_and_repeated_deliveries_end_in_the_same_tables(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    header = "user,item,label,time,action"
+    days = {
+        "2024-01-01": ["u1,i1,OLD NAME,2024-01-01 10:00:00,buy"],
+        "2024-01-02": ["u1,i1,NEW NAME,2024-01-02 10:00:00,buy", "u1,i1,NEW NAME,2024-01-02 11:00:00,buy", "u2,i2,Jam,2024-01-02 10:00:00,buy"],
+    }
+    for day, rows in days.items():
+        write(tmp_path / "in" / f"{day}.csv", header, *rows)
+    tables = []
+    for name, order in (("once", [["2024-01-01", "2024-01-02"]]), ("late", [["2024-01-02"], ["2024-01-02"], ["2024-01-01"], ["2024-01-01"]])):
+        for delivery in order:
+            path = tmp_path / "in" / ("*.csv" if len(delivery) > 1 else f"{delivery[0]}.csv")
+            settings = make_settings(domain(path, PLAIN, items={"columns": {"title": "label"}}), f"warehouse={tmp_path / name}")
+            run = run_job("ingest", settings)
+            run_job("textualise", settings)
+        read = run.warehouse.read
+        tables.append([sorted(map(str, read(table).collect())) for table in ("events", "items", "texts", "user_sequences", "quarantine")])
+        assert {row.item_id: row.title for row in read("items").collect()} == {"i1": "OLD NAME", "i2": "Jam"}
+        assert [row.text for row in read("user_sequences").orderBy("user_id", "event_date").collect()] == ["bought OLD NAME", "bought OLD NAME\nbought OLD NAME", "bought Jam"]
+    once, late = tables
+    assert late[:2] == once[:2]
+    assert late[3:] == once[3:]
+    assert set(once[2]) < set(late[2])  # texts are insert-only: the one that the late day outdated stays
+
+
+def test_a_lost_row_fails_the_job_before_anything_is_committed(
+    tmp_path: Path, make_settings: Make, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmrec_pipeline.errors import ConservationError
+    from llmrec_pipeline.steps import ingest
+
+    file = write(tmp_path / "log.csv", "user,item,time,action", "u1,tea,2024-01-01 10:00:00,buy", "u2,tea,2024-01-01 10:00:00,buy")
+    settings = make_settings(domain(file, PLAIN))
+    whole = ingest.parse_events
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "parse_events", lambda *args: whole(*args).filter("user_id <> 'u2'"))
+        with pytest.raises(ConservationError, match="do not add up"):
+            run_job("ingest", settings)
+    run = run_job("ingest", settings)  # the control: nothing was half-written, and all is there
+    assert fates(run) == (2, 2, 0, 0)
+    assert run.outputs["events"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"source": {"path": "nowhere/*.csv", "format": "csv"}}, InputError, "'nowhere/\\*.csv' does not exist"),
+        ({"columns": PLAIN | {"item_id": "itme"}}, InputError, "columns.item_id: 'itme' does not fit.*did you mean 'item'"),
+        ({"columns": PLAIN | {"colour": "item"}}, ConfigError, "unknown event field 'colour'"),
+        ({"step_by": "basket"}, ConfigError, "step_by = 'basket'"),
+        ({"reapeats": True}, ConfigError, "unknown key 'reapeats'; did you mean 'repeats'"),
+    ],
+)
+def test_what_the_user_can_mend_is_said_in_one_line(
+    tmp_path: Path, make_settings: Make, run_job: RunJob, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    file = write(tmp_path / "log.csv", "user,item,time,action", "u1,tea,2024-01-01 10:00:00,buy")
+    with pytest.raises(error, match=message):
+        run_job("ingest", make_settings(domain(file, PLAIN) | change))
+    assert not (tmp_path / "warehouse/shop/events").exists()
+
+
+def test_another_mapping_on_the_same_tables_asks_for_a_rebuild(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    from llmrec_pipeline.errors import TableError
+
+    file = write(tmp_path / "log.csv", "user,item,time,action", "u1,tea,2024-01-01 10:00:00,buy")
+    run_job("ingest", make_settings(domain(file, PLAIN)))
+    changed = make_settings(domain(file, PLAIN | {"item_id": "upper(item)"}))
+    with pytest.raises(TableError, match="--rebuild"):
+        run_job("ingest", changed)
+    run = run_job("ingest", changed, rebuild=True)
+    assert [row.item_id for row in run.warehouse.read("events").collect()] == ["TEA"]
+    assert [row.item_id for row in run.warehouse.read("items").collect()] == ["TEA"]
+    other = make_settings(domain(file, PLAIN) | {"name": "other"})
+    run.warehouse.spark.sql(f"ALTER TABLE delta.`{run.warehouse.path('events')}` SET TBLPROPERTIES ('llmrec.domain' = 'theirs')")
+    with pytest.raises(TableError, match="belongs to domain 'theirs'"):
+        run_job("ingest", changed)
+    assert other.root.endswith("/other")

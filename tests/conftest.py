@@ -1,0 +1,44 @@
+"""One Spark session for the whole suite, and small domains to run jobs on."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pyspark.sql import SparkSession
+
+from llmrec_pipeline.cli import run_step
+from llmrec_pipeline.config import Settings, load_settings
+from llmrec_pipeline.session import get_session
+from llmrec_pipeline.tracking import Run
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """The shared session: settings from the environment's spark-defaults, few shuffle partitions."""
+    session = get_session("tests")
+    session.conf.set("spark.sql.shuffle.partitions", "2")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Writes a domain's YAML into an empty folder and loads it, with a warehouse and a tracking store beside it."""
+
+    def make(domain: dict[str, Any], *overrides: str) -> Settings:
+        file = tmp_path / f"{domain['name']}.yaml"
+        file.write_text(yaml.safe_dump(domain, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        paths = (f"warehouse={tmp_path / 'warehouse'}", f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}")
+        return load_settings(ROOT / "conf/pipeline.yaml", str(file), (*paths, *overrides))
+
+    return make
+
+
+@pytest.fixture
+def run_job(spark: SparkSession) -> Callable[..., Run]:
+    """Runs one step as its job does, in the shared session."""
+    return run_step

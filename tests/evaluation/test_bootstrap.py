@@ -1,0 +1,150 @@
+"""The mergeable paired bootstrap and the evaluator that feeds it."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from llmrec_pipeline.errors import InputError
+from llmrec_pipeline.evaluation import Estimate, Partials, Task, differences, evaluate_block, finish, merge
+from llmrec_pipeline.evaluation.bootstrap import poisson_weights
+from llmrec_pipeline.recommendation import Targets
+
+ITEMS = np.array([f"i{number}" for number in range(8)])
+TASK = Task(item_ids=ITEMS, ks=(1, 3), history_edges=(2, 5), repeats=True, replicates=200, seed=3)
+
+
+def block(task: Task, users: int, seed: int, start: int = 0, stop: int | None = None) -> Partials:
+    rng = np.random.default_rng(seed)
+    scores = {"a": rng.integers(0, 5, (users, 8)).astype(np.float32), "b": rng.normal(size=(users, 8)).astype(np.float32)}
+    mask = rng.random((users, 8)) < 0.8
+    bought = [rng.choice(8, size=2, replace=False).tolist() for _ in range(users)]
+    known, length = rng.random((users, 8)) < 0.3, rng.integers(0, 8, users)
+    ids = np.array([f"user-{number}" for number in range(users)])
+    part = slice(start, stop)
+    return evaluate_block(
+        task, {name: values[part] for name, values in scores.items()}, mask[part], Targets.of(bought[part]),
+        sparse.csr_array(known[part]), length[part], ids[part],
+    )  # fmt: skip
+
+
+def pick(rows: list[Estimate], **wanted: object) -> Estimate:
+    found = [row for row in rows if all(getattr(row, name) == value for name, value in wanted.items())]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_metrics_and_slices_by_hand() -> None:
+    # three users, four items in order of score; user 0 knows item 0; user 2 has no history and only a masked target
+    scores = np.array([[4.0, 3.0, 2.0, 1.0]] * 3)
+    mask = np.ones((3, 4), dtype=bool)
+    mask[2, 3] = False
+    known = sparse.csr_array(np.array([[True, False, False, False], [False] * 4, [False] * 4]))
+    task = replace(TASK, item_ids=ITEMS[:4], ks=(1, 2))
+    found = evaluate_block(
+        task, {"m": scores}, mask, Targets.of([[0, 1], [1], [3]]), known, np.array([3, 0, 0]), np.array(["x", "y", "z"])
+    )
+    assert task.slices == ("all", "first_time", "with_history", "no_history", "steps_1_1", "steps_2_4", "steps_5_more")
+    assert (found.targets, found.masked_targets) == (3, 1)
+    rows = finish(found)
+    assert (pick(rows, slice="all", metric="hr", k=1).value, pick(rows, slice="all", metric="hr", k=1).n) == (0.5, 2)
+    assert pick(rows, slice="all", metric="recall", k=2).value == 1.0
+    assert pick(rows, slice="first_time", metric="hr", k=1).value == 0.5  # item 1 leads once item 0 is known and out
+    assert pick(rows, slice="with_history", metric="ndcg", k=2).value == 1.0
+    assert pick(rows, slice="no_history", metric="ndcg", k=2).value == pytest.approx(1 / math.log2(3))
+    assert pick(rows, slice="steps_2_4", metric="mrr", k=2).n == 1
+    empty = pick(rows, slice="steps_1_1", metric="mrr", k=2)
+    assert (math.isnan(empty.value), math.isnan(empty.low), empty.n) == (True, True, 0)
+    assert pick(rows, metric="coverage", k=2).value == 0.5  # both lists hold items 0 and 1 of four
+
+
+def test_blocks_merge_to_the_whole_whatever_the_cut() -> None:
+    whole = block(TASK, 40, 7)
+    for cut in (1, 13, 39):
+        merged = merge([block(TASK, 40, 7, 0, cut), block(TASK, 40, 7, cut)])
+        assert merged.sums == pytest.approx(whole.sums)
+        assert np.array_equal(merged.weights, whole.weights)
+        assert np.array_equal(merged.listed, whole.listed)
+        assert np.array_equal(merged.candidates, whole.candidates)
+        assert (merged.targets, merged.masked_targets) == (whole.targets, whole.masked_targets)
+
+
+def test_weights_belong_to_the_user_and_are_poisson_with_mean_one() -> None:
+    ids = np.array([f"u{number}" for number in range(400)])
+    weights = poisson_weights(ids, 500, seed=1)
+    assert np.array_equal(poisson_weights(ids[[9, 3]], 500, seed=1), weights[[9, 3]])
+    assert not np.array_equal(poisson_weights(ids, 500, seed=2), weights)
+    share = np.bincount(weights.ravel().astype(int), minlength=5)[:5] / weights.size
+    assert share == pytest.approx([math.exp(-1) / math.factorial(n) for n in range(5)], abs=0.004)
+    assert np.abs(np.corrcoef(weights[:20]) - np.eye(20)).max() < 0.25
+
+
+def test_interval_is_that_of_the_mean_and_differences_are_paired() -> None:
+    rng = np.random.default_rng(2)
+    users = 400
+    scores = rng.normal(size=(users, 8)).astype(np.float32)
+    targets = Targets.of(rng.integers(0, 8, (users, 1)).tolist())
+    better = scores.copy()
+    better[np.arange(0, users, 10), targets.item[::10]] = 9.0  # every tenth target comes first
+    task = replace(TASK, ks=(3,), replicates=1000)
+    nobody = sparse.csr_array((users, 8), dtype=bool)
+    ids = np.array([f"u{number}" for number in range(users)])
+    partials = evaluate_block(
+        task, {"a": scores, "b": better}, np.ones((users, 8), dtype=bool), targets, nobody, np.ones(users, dtype=int), ids
+    )
+    hit = pick(finish(partials), slice="all", model="a", metric="hr")
+    error = math.sqrt(hit.value * (1 - hit.value) / users)
+    assert (hit.low, hit.high) == pytest.approx((hit.value - 1.96 * error, hit.value + 1.96 * error), abs=0.25 * error)
+    gain = pick(differences(partials, "a"), slice="all", model="b", metric="hr")
+    assert gain.baseline == "a"
+    assert gain.value == pytest.approx(pick(finish(partials), slice="all", model="b", metric="hr").value - hit.value)
+    assert 0 < gain.low < gain.value < gain.high
+    assert gain.high - gain.low < hit.high - hit.low  # what both share does not blur the difference
+
+
+def test_equal_models_differ_by_nothing() -> None:
+    scores = np.random.default_rng(0).normal(size=(30, 8))
+    nobody = sparse.csr_array((30, 8), dtype=bool)
+    ids = np.array([f"u{number}" for number in range(30)])
+    partials = evaluate_block(
+        TASK,
+        {"a": scores, "b": scores + 1},
+        np.ones((30, 8), dtype=bool),
+        Targets.of([[1]] * 30),
+        nobody,
+        np.ones(30, dtype=int),
+        ids,
+    )
+    assert {(row.value, row.low, row.high) for row in differences(partials, "a") if row.slice == "all"} == {(0.0, 0.0, 0.0)}
+
+
+def test_partials_survive_the_way_to_the_driver() -> None:
+    sent = block(TASK, 20, 1)
+    back = Partials.from_bytes(sent.to_bytes())
+    for name in ("models", "ks", "slices", "targets", "masked_targets"):
+        assert getattr(back, name) == getattr(sent, name)
+    for name in ("sums", "weights", "listed", "candidates"):
+        assert np.array_equal(getattr(back, name), getattr(sent, name))
+
+
+def test_first_time_is_no_slice_where_items_do_not_repeat() -> None:
+    task = replace(TASK, repeats=False)
+    assert "first_time" not in block(task, 10, 1).slices
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(InputError, match="no block of users was evaluated"):
+        merge([])
+    with pytest.raises(InputError, match=r"blocks differ in ks: \(1, 3\) and \(2,\)"):
+        merge([block(TASK, 5, 1), block(replace(TASK, ks=(2,)), 5, 1)])
+    with pytest.raises(InputError, match="blocks differ in replicates or catalogue"):
+        merge([block(TASK, 5, 1), block(replace(TASK, replicates=7), 5, 1)])
+    with pytest.raises(InputError, match="baseline 'c' was not evaluated; known: a, b"):
+        differences(block(TASK, 5, 1), "c")
+    with pytest.raises(InputError, match=r"model 'm' has scores \(1, 3\), the block has \(1, 2\)"):
+        evaluate_block(
+            TASK, {"m": np.zeros((1, 3))}, np.ones((1, 2), dtype=bool), Targets.of([[0]]), sparse.csr_array((1, 2), dtype=bool),
+            np.ones(1, dtype=int), np.array(["u"]),
+        )  # fmt: skip

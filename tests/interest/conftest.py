@@ -1,0 +1,53 @@
+"""Small catalogues, texts and models for the tests of the interest model."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from interest_cases import N_ITEMS, TEXT_DIM
+
+from llmrec_pipeline.config import InterestConfig
+from llmrec_pipeline.interest.data import Catalogue
+from llmrec_pipeline.interest.model import InterestModel
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    ids = np.array([f"i{row}" for row in range(N_ITEMS)], dtype=np.str_)
+    return Catalogue(ids, np.zeros(N_ITEMS, dtype=np.int32), np.arange(N_ITEMS, dtype=np.int32))
+
+
+@pytest.fixture
+def text() -> npt.NDArray[np.float32]:
+    return np.random.default_rng(5).normal(size=(N_ITEMS, TEXT_DIM)).astype(np.float32)
+
+
+@pytest.fixture
+def make_model() -> Callable[..., InterestModel]:
+    """A model of random weights, none of them zero, so that every term shows; item i5 is untrained."""
+
+    def make(*, cell: str = "lstm", repeats: bool = True, window_steps: int = 4) -> InterestModel:
+        config = InterestConfig.model_validate(
+            {"cell": cell, "hidden_size": 7, "item_dim": 8, "long_queries": 2, "window_steps": window_steps}
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            model = InterestModel(
+                config,
+                trained_items=[f"i{row}" for row in range(N_ITEMS - 1)],
+                event_types=["buy", "view"],
+                target_types=["buy"],
+                text_mean=torch.full((TEXT_DIM,), 0.1),
+                text_scale=torch.full((TEXT_DIM,), 2.0),
+                repeats=repeats,
+            )
+            with torch.no_grad():
+                for weight in (model.head.bias.weight, model.head.gate.length.weight, model.head.gate.recency.weight):
+                    weight.normal_()
+                for name in ("popularity", "repeat", "bias_text"):
+                    getattr(model.head, name).normal_()
+        return model.eval()
+
+    return make
