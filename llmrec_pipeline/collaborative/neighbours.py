@@ -1,6 +1,6 @@
 """The sparse form in which item similarity is kept, served and evaluated alike.
 
-Legend: U users of a block, N items, K neighbours kept per item, D dimensions of a text vector.
+Legend: N items, K neighbours kept per item, D dimensions of a text vector.
 """
 
 from dataclasses import dataclass
@@ -43,12 +43,6 @@ def neighbour_matrix(found: Neighbours, n_items: int) -> sparse.csr_array:
     matrix = sparse.coo_array((found.weight, (found.neighbour, found.item)), shape=(n_items, n_items)).tocsr()
     matrix.sort_indices()
     return matrix
-
-
-def similarity_scores(weights: sparse.csr_array, matrix: sparse.csr_array) -> npt.NDArray[np.float32]:
-    """[U, N] item-item similarity of each user: own weights [U, N] times `neighbour_matrix` [N, N]."""
-    scores: npt.NDArray[np.float32] = (weights @ matrix).toarray().astype(np.float32, copy=False)
-    return scores
 
 
 def borrow(found: Neighbours, text_vectors: npt.NDArray[np.float32], warm: npt.NDArray[np.bool_], m: int, k: int) -> Neighbours:

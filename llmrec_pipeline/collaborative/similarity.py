@@ -65,8 +65,8 @@ def item_knn(gram: sparse.csr_array, shrinkage: float) -> sparse.csr_array:
 
 
 def similarity(gram: sparse.csr_array, config: CollaborativeConfig) -> Float | sparse.csr_array:
-    """[N, N] weights by the configured method: EASE while the catalogue fits `max_dense_items`, item-kNN beyond."""
-    if config.method == "ease" and gram.shape[0] <= config.max_dense_items:
+    """[N, N] weights by the configured method: EASE while the items with events fit `max_dense_items`, item-kNN beyond."""
+    if config.method == "ease" and np.count_nonzero(gram.diagonal()) <= config.max_dense_items:
         return ease(gram, config.ease_l2)
     return item_knn(gram, config.knn_shrinkage)
 

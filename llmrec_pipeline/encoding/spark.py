@@ -104,7 +104,7 @@ def gpu_profile(spark: "SparkSession") -> "ResourceProfile | None":
     profile asks for tasks' resources alone, so that it needs no dynamic allocation (standalone, YARN, Kubernetes).
     """
     context = spark.sparkContext
-    if context.getConf().get("spark.executor.resource.gpu.amount", "0") == "0" or re.match(r"local($|\[)", context.master):
+    if context.getConf().get("spark.executor.resource.gpu.amount", "0") == "0" or re.match(r"local($|\[)", context.master or ""):
         return None
     from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
 
@@ -157,4 +157,5 @@ def _to_arrow(hashes: pa.ChunkedArray, encoded: Encoded) -> pa.Table:
     values = pa.array(encoded.vectors[~refused].ravel(), pa.float32())
     vectors = pa.ListArray.from_arrays(offsets, values, type=_ARROW.field("embedding").type, mask=pa.array(refused))
     tokens = pa.array(encoded.tokens, pa.int32(), mask=refused)
-    return pa.table([hashes.cast(pa.string()), vectors, tokens, pa.array(encoded.reasons, pa.string())], schema=_ARROW)
+    table = pa.table([hashes.cast(pa.string()), vectors, tokens, pa.array(encoded.reasons, pa.string())], schema=_ARROW)
+    return table.combine_chunks()  # else its batches would be as small as those that came in

@@ -108,7 +108,7 @@ def _own_rows(
         counts = own_before_steps(histories.users(start, stop), bearing[steps], half_lives, len(is_target))
         lengths = np.zeros(steps.stop - steps.start, dtype=np.int64)
         lengths[bearing[steps]] = np.diff(counts.offsets)
-        features = np.log1p(counts.decayed).reshape(len(counts.item), -1).astype(np.float32)
+        features = np.log1p(counts.decayed).reshape(len(counts.item), len(is_target) * len(half_lives)).astype(np.float32)
         known = counts.total[:, is_target].sum(axis=1) > 0 if not repeats else np.zeros(len(counts.item), dtype=bool)
         of_step = np.repeat(np.arange(len(lengths)), lengths)
         own_parts.append((lengths, counts.item, features))

@@ -3,6 +3,7 @@
 Legend: U users with a target in the period, N items, J distinct targets of a user.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.popularity import decayed_counts
-from llmrec_pipeline.interest.scoring import item_side, score_parts
+from llmrec_pipeline.interest.scoring import Parts, item_side, score_parts
 from llmrec_pipeline.interest.state import States
 
 Int = npt.NDArray[np.int64]
@@ -34,31 +35,31 @@ class Validation:
     popularity: Float  # [N, types, half-lives]
     is_target: npt.NDArray[np.bool_]  # [types]
 
-    def logits(self, model: InterestModel) -> npt.NDArray[np.float32]:
-        """[U, N] p's logit at `start`; -inf where an item is no candidate. For small data: all users at once."""
-        return np.concatenate([logits for _, logits in self.blocks(model)])
-
-    def blocks(self, model: InterestModel) -> "list[tuple[slice, npt.NDArray[np.float32]]]":
+    def blocks(self, model: InterestModel) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+        """Users [start, stop) and their logits [stop - start, N], block by block."""
         empty = States.empty(self.histories.user_ids, model.layout)
         states = advance(model, empty, self.histories, self.catalogue, self.text)
         items = item_side(model, self.catalogue, self.text)
-        result = []
         for start in range(0, states.n_users, BLOCK_USERS):
             users = slice(start, min(start + BLOCK_USERS, states.n_users))
-            parts = score_parts(
-                model, states.take(np.arange(users.start, users.stop)), self.start, self.catalogue, items, self.popularity
-            )
-            logits = parts.logits
-            logits[:, self.catalogue.first_day >= self.start.day] = -np.inf
-            if not model.repeats:
-                known = (parts.own.total[:, self.is_target].sum(axis=1) > 0) & (parts.own.item >= 0)
-                user = np.repeat(np.arange(len(logits)), np.diff(parts.own.offsets))
-                logits[user[known], parts.own.item[known]] = -np.inf
-            result.append((users, logits))
-        return result
+            block = states.take(np.arange(users.start, users.stop))
+            yield users, self._logits(model, score_parts(model, block, self.start, self.catalogue, items, self.popularity))
+
+    def _logits(self, model: InterestModel, parts: Parts) -> npt.NDArray[np.float32]:
+        logits = parts.logits
+        logits[:, self.catalogue.first_day >= self.start.day] = -np.inf
+        if not model.repeats:
+            known = (parts.own.total[:, self.is_target].sum(axis=1) > 0) & (parts.own.item >= 0)
+            user = np.repeat(np.arange(len(logits)), np.diff(parts.own.offsets))
+            logits[user[known], parts.own.item[known]] = -np.inf
+        return logits
 
     def measure(self, model: InterestModel) -> tuple[float, float]:
-        """Mean NDCG@10 over users, and mean cross-entropy over target items that are candidates."""
+        """Mean NDCG@10 over users, and mean cross-entropy over their target items; targets that are no candidates are none.
+
+        Raises:
+            ModelError: no target is a candidate.
+        """
         ndcg, loss = [], []
         for users, logits in self.blocks(model):
             offsets = self.offsets[users.start : users.stop + 1]
@@ -66,12 +67,19 @@ class Validation:
             user = np.repeat(np.arange(len(logits)), np.diff(offsets))
             inside = np.isfinite(logits[user, item])
             user, item = user[inside], item[inside]
-            ndcg.append(ndcg_at(logits, user, item, 10))
-            top = logits.max(axis=1)
-            log_total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1, dtype=np.float64))
-            loss.append(log_total[user] - logits[user, item])
+            rows, position = np.unique(user, return_inverse=True)
+            some = logits[rows]  # [users with a target, N]
+            ndcg.append(ndcg_at(some, position, item, 10))
+            top = some.max(axis=1, initial=-np.inf, keepdims=True)
+            log_total = top[:, 0] + np.log(np.exp(some - top).sum(axis=1, dtype=np.float64))
+            loss.append(log_total[position] - some[position, item])
         counted = np.concatenate(ndcg)
-        return float(np.nanmean(counted)), float(np.concatenate(loss).mean())
+        if not len(counted):
+            raise ModelError(
+                f"none of {len(self.item)} validation targets is a candidate on day {self.start.day}; "
+                "name a later day, so that items are known by then"
+            )
+        return float(counted.mean()), float(np.concatenate(loss).mean())
 
 
 def ndcg_at(scores: npt.NDArray[np.float32], user: Int, item: npt.NDArray[np.int32], k: int) -> Float:

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from llmrec_pipeline.collaborative import Neighbours, borrow, known_items, neighbour_matrix, own_weights, similarity_scores, transform
+from llmrec_pipeline.collaborative import (
+    Neighbours,
+    borrow,
+    known_items,
+    neighbour_matrix,
+    own_weights,
+    similarity_scores,
+    transform,
+)
 from llmrec_pipeline.config import CollaborativeConfig, DomainConfig
 from llmrec_pipeline.errors import ConfigError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, OwnCounts, Query
@@ -18,7 +26,14 @@ from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.popularity import decayed_counts
 from llmrec_pipeline.interest.scoring import ItemSide, Parts, item_side, score_parts
 from llmrec_pipeline.interest.state import States
-from llmrec_pipeline.recommendation.joint import Contributions, JointWeights, candidate_mask, collaborative_log_s, contributions, log_softmax
+from llmrec_pipeline.recommendation.joint import (
+    Contributions,
+    JointWeights,
+    candidate_mask,
+    collaborative_log_s,
+    contributions,
+    log_softmax,
+)
 
 Float32 = npt.NDArray[np.float32]
 
@@ -130,5 +145,7 @@ def half_life_position(half_life: float, half_lives: tuple[float, ...], name: st
         ConfigError: the states do not carry it.
     """
     if half_life not in half_lives:
-        raise ConfigError(f"collaborative.{name} = {half_life} is none of interest.repeat_half_lives {list(half_lives)}; add it there")
+        raise ConfigError(
+            f"collaborative.{name} = {half_life} is none of interest.repeat_half_lives {list(half_lives)}; add it there"
+        )
     return half_lives.index(half_life)

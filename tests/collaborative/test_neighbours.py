@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from llmrec_pipeline.collaborative import Neighbours, borrow, neighbour_matrix, neighbours, similarity_scores
+from llmrec_pipeline.collaborative import Neighbours, borrow, neighbours
 from llmrec_pipeline.errors import InputError
 
 # column j holds what the owned items say for item j
@@ -33,13 +33,6 @@ def test_fast_path_equals_a_slow_sort_for_dense_and_sparse(seed: int, k: int) ->
         expected += [(item, j, weights[j, item]) for _, j in ranked[:k]]
     assert rows(neighbours(weights, k)) == expected
     assert rows(neighbours(sparse.csr_array(weights), k)) == expected
-
-
-def test_scores_add_the_weights_of_what_a_user_owns() -> None:
-    own = sparse.csr_array(np.array([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]]))
-    scores = similarity_scores(own, neighbour_matrix(neighbours(WEIGHTS, 3), 3))
-    assert scores.dtype == np.float32
-    assert scores == pytest.approx(np.array([[0.1, 1.5, 0.4], [0.0, 0.0, 0.0]]))
 
 
 def test_a_cold_item_borrows_the_mean_of_its_nearest_warm_neighbours_in_text() -> None:

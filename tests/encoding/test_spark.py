@@ -16,12 +16,12 @@ CONFIG = EncoderConfig()
 ROWS = [("a", "white mug"), ("b", " "), ("c", None), ("d", "tea " * 70), ("e", "red retrospot bag")]
 
 
+SCHEMA = pa.schema([("text_hash", pa.string()), ("text", pa.string())])
+
+
 @pytest.fixture
 def batches() -> Iterator[pa.RecordBatch]:
     return iter([pa.RecordBatch.from_pylist([{"text_hash": key, "text": text}], schema=SCHEMA) for key, text in ROWS])
-
-
-SCHEMA = pa.schema([("text_hash", pa.string()), ("text", pa.string())])
 
 
 def test_each_text_comes_back_with_a_vector_or_a_reason(encoder: Encoder, batches: Iterator[pa.RecordBatch]) -> None:
@@ -31,7 +31,7 @@ def test_each_text_comes_back_with_a_vector_or_a_reason(encoder: Encoder, batche
         ("b", None, "it is blank"),
         ("c", None, "it is blank"),
         ("d", 64, None),
-        ("e", 6, None),
+        ("e", 7, None),
     ]
     assert [row["embedding"] is None for row in rows] == [False, True, True, False, False]
     vectors, _ = encoder.encode(["white mug", "tea " * 70, "red retrospot bag"])
@@ -97,6 +97,12 @@ def test_one_worker_loads_the_model_once_for_all_its_tasks_and_jobs(spark: Spark
     for worker in {row.worker for row in told}:
         own = [row for row in told if row.worker == worker]
         assert max(row.total for row in own) >= sum(row.rows for row in own)
+
+
+@pytest.mark.spark
+def test_without_gpus_there_is_no_profile_and_tasks_run_on_their_cores(spark: SparkSession) -> None:
+    assert bridge.gpu_profile(spark) is None
+    assert bridge.task_device() == "cpu"
 
 
 @pytest.mark.spark

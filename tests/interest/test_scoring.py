@@ -1,0 +1,88 @@
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from interest_cases import N_ITEMS, daily_of, histories_of
+
+from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.interest.carrying import advance
+from llmrec_pipeline.interest.data import Catalogue, Query
+from llmrec_pipeline.interest.model import Carry, InterestModel
+from llmrec_pipeline.interest.popularity import decayed_counts
+from llmrec_pipeline.interest.scoring import item_side, score_parts
+from llmrec_pipeline.interest.state import States
+
+Make = Callable[..., InterestModel]
+Float32 = npt.NDArray[np.float32]
+QUERY = Query(112.0, 112)
+HISTORIES = histories_of({"a": [(100.0, [(0, 0), (1, 1)]), (104.5, [(0, 0), (5, 0)])], "b": []})
+
+
+def logit_by_hand(model: InterestModel, states: States, user: int, item: int, text: Float32) -> tuple[float, float, float, float]:
+    """The four parts of DESIGN 1.5 for one user and one item, term by term."""
+    head, carry = model.head, Carry.of(states, model.layout, torch.float64)
+    short, long, gate = head.interest(carry, torch.full((2,), QUERY.time, dtype=torch.float64))
+    trained = item < N_ITEMS - 1
+    vector = head.items.tower(torch.from_numpy(text[item])[None])[0] + (head.items.ids.weight[item + 1] if trained else 0)
+    standard = (torch.from_numpy(text[item]) - 0.1) / 2.0
+    bias = head.bias.weight[item + 1, 0] if trained else standard @ head.bias_text[:-1] + head.bias_text[-1]
+    repeat = 0.0
+    for name, w, lives in (("bias", head.popularity, model.config.popularity_half_lives), ("own", head.repeat, model.config.repeat_half_lives)):
+        for h, life in enumerate(lives):
+            for kind in range(2):
+                counted = 0.0
+                for step in range(HISTORIES.n_steps):
+                    for row in range(HISTORIES.event_offsets[step], HISTORIES.event_offsets[step + 1]):
+                        same = HISTORIES.item[row] == item and HISTORIES.event_type[row] == kind
+                        clock = HISTORIES.step_day[step] if name == "bias" else HISTORIES.step_time[step]
+                        counted += same * 2 ** (-(112 - clock) / life) * (name == "bias" or user == 0)
+                if name == "bias":
+                    bias = bias + w[kind, h] * np.log(1 + counted)
+                else:
+                    repeat += float(w[kind, h]) * np.log(1 + counted)
+    g = gate[user]
+    return float(vector @ head.w1(g * short[user])), float(vector @ head.w1((1 - g) * long[user])), float(bias), repeat
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_parts_are_those_of_the_design(repeats: bool, make_model: Make, catalogue: Catalogue, text: Float32) -> None:
+    model = make_model(repeats=repeats)
+    states = advance(model, States.empty(HISTORIES.user_ids, model.layout), HISTORIES, catalogue, text)
+    popularity = decayed_counts(daily_of(HISTORIES), 112, model.config.popularity_half_lives, N_ITEMS, 2)
+    parts = score_parts(model, states, QUERY, catalogue, item_side(model, catalogue, text), popularity)
+    with torch.no_grad():
+        for user in (0, 1):
+            for item in range(N_ITEMS):
+                short, long, bias, repeat = logit_by_hand(model, states, user, item, text)
+                found = (parts.short[user, item], parts.long[user, item], parts.bias[item], parts.repeat[user, item])
+                np.testing.assert_allclose(found, (short, long, bias, repeat if repeats else 0.0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(parts.logits, parts.short + parts.long + parts.bias + parts.repeat)
+    assert parts.logits.dtype == np.float32
+
+
+def test_a_user_without_steps_has_an_empty_short_part_and_no_own_items(make_model: Make, catalogue: Catalogue, text: Float32) -> None:
+    model = make_model()
+    states = States.empty(np.array(["new"]), model.layout)
+    popularity = np.zeros((N_ITEMS, 2, len(model.config.popularity_half_lives)))
+    parts = score_parts(model, states, QUERY, catalogue, item_side(model, catalogue, text), popularity)
+    assert np.isfinite(parts.logits).all()
+    assert not parts.short.any()
+    assert not parts.repeat.any()
+    assert 0 < parts.gate[0] < 1
+
+
+def test_an_item_without_text_and_training_scores_by_its_popularity(make_model: Make, text: Float32) -> None:
+    model = make_model()
+    bare = Catalogue(np.array(["unheard"]), np.zeros(1, np.int32), np.array([-1], np.int32))
+    items = item_side(model, bare, text)
+    assert not items.vectors.any()
+    assert items.bias[0] == model.head.bias_text[-1]
+
+
+def test_popularity_of_other_half_lives_is_refused(make_model: Make, catalogue: Catalogue, text: Float32) -> None:
+    model = make_model()
+    states = States.empty(np.array(["a"]), model.layout)
+    with pytest.raises(ModelError, match=r"popularity has shape \(6, 2, 1\), expected \(6, 2, \d\)"):
+        score_parts(model, states, QUERY, catalogue, item_side(model, catalogue, text), np.zeros((N_ITEMS, 2, 1)))

@@ -1,0 +1,106 @@
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from interest_cases import N_ITEMS, daily_of, histories_of
+
+from llmrec_pipeline.config import InterestConfig
+from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.interest.data import Catalogue, Histories, Query
+from llmrec_pipeline.interest.training import TrainedModel, train
+
+SMALL = InterestConfig.model_validate(
+    {"hidden_size": 16, "item_dim": 16, "long_queries": 2, "window_steps": 4, "batch_steps": 64, "max_epochs": 4, "learning_rate": 0.02}
+)
+UNTIL, END = Query(140.0, 140), Query(160.0, 160)
+
+
+def cycling_users(n_users: int = 30, steps: int = 8) -> Histories:
+    """Users who buy item (start + k) mod N at step k: only the order tells what comes next."""
+    return histories_of(
+        {f"u{user:02d}": [(101.0 + 6 * k + user / 100, [((user + k) % N_ITEMS, 0)]) for k in range(steps)] for user in range(n_users)}
+    )
+
+
+def fit(histories: Histories, catalogue: Catalogue, text: npt.NDArray[np.float32], config: InterestConfig = SMALL, **changes: bool) -> TrainedModel:
+    return train(
+        histories,
+        catalogue,
+        daily_of(histories),
+        text,
+        config,
+        event_types=["buy", "view"],
+        target_types=["buy"],
+        repeats=changes.get("repeats", True),
+        train_until=UNTIL,
+        validate_until=END,
+        seed=4,
+    )
+
+
+def weights(trained: TrainedModel) -> list[torch.Tensor]:
+    return list(trained.model.state_dict().values())
+
+
+def test_the_order_of_steps_is_learnt(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    trained = fit(cycling_users(), catalogue, text, SMALL.model_copy(update={"max_epochs": 20, "patience": 20}))
+    best = max(epoch["ndcg_10"] for epoch in trained.epochs)
+    assert trained.epochs[-1]["loss"] < 0.7  # log 6 = 1.79 without any knowledge
+    assert best > trained.epochs[0]["ndcg_10"]
+    assert trained.report["examples"] == 30 * 7  # steps on days before 140
+
+
+def test_the_same_seed_gives_the_same_weights(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    one, other = fit(cycling_users(), catalogue, text), fit(cycling_users(), catalogue, text)
+    assert one.epochs == other.epochs
+    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
+
+
+def test_what_comes_after_validation_changes_nothing_and_what_comes_before_does(
+    catalogue: Catalogue, text: npt.NDArray[np.float32]
+) -> None:
+    """Law 8 with its control."""
+    histories = cycling_users(steps=12)
+    day = histories.step_day[histories.event_step]
+    later = replace(histories, item=np.where(day >= END.day, 0, histories.item), text=np.where(day >= END.day, 0, histories.text))
+    earlier = replace(histories, item=np.where(day < 110, 0, histories.item).astype(np.int32))
+    base = weights(fit(histories, catalogue, text))
+    assert (day >= END.day).any()
+    assert all(torch.equal(a, b) for a, b in zip(base, weights(fit(later, catalogue, text)), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(base, weights(fit(earlier, catalogue, text)), strict=True))
+
+
+def test_training_leaves_the_global_random_state_alone(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    fit(cycling_users(12), catalogue, text)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_where_items_do_not_repeat_known_targets_are_dropped_and_counted(
+    catalogue: Catalogue, text: npt.NDArray[np.float32]
+) -> None:
+    steps = [[(0, 0)], [(0, 0), (1, 0)], [(2, 0)]]
+    histories = histories_of({f"u{user}": [(float(100 + 25 * k), step) for k, step in enumerate(steps)] for user in range(5)})
+    trained = fit(histories, catalogue, text, repeats=False)
+    assert trained.report == {"examples": 10, "targets": 10, "dropped_unknown": 0, "dropped_new": 0, "dropped_masked": 5}
+    assert trained.epochs[-1]["loss"] < np.log(N_ITEMS)
+
+
+def test_standardisation_and_vocabulary_come_from_before_the_end_of_training(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    histories = histories_of(
+        {f"u{user}": [(100.0, [(0, 0)]), (110.0, [(1, 0)]), (141.0, [(2, 0)])] for user in range(4)}
+    )
+    model = fit(histories, catalogue, text).model
+    assert model.trained_items == ["i0", "i1"]
+    tower = model.recurrence.items.tower
+    np.testing.assert_allclose(tower.mean.numpy(), text[:2].mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(tower.scale.numpy(), text[:2].std(axis=0), rtol=1e-5)
+
+
+def test_nothing_to_train_on_is_refused(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    with pytest.raises(ModelError, match="no target step before day 140 in 0 steps"):
+        fit(histories_of({"a": [(150.0, [(0, 0)])]}), catalogue, text)
