@@ -3,7 +3,17 @@
 spark-submit jobs/run_all.py [--domain NAME] [--day YYYY-MM-DD] [--set key=value ...]
 """
 
-from llmrec_pipeline.cli import STEPS, ConfigOption, DayOption, DebugOption, DomainOption, SetOption, main_of, overrides_of, run_jobs
+from llmrec_pipeline.cli import (
+    STEPS,
+    ConfigOption,
+    DayOption,
+    DebugOption,
+    DomainOption,
+    SetOption,
+    main_of,
+    overrides_of,
+    run_jobs,
+)
 
 
 def run_all(

@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
@@ -17,17 +17,31 @@ if TYPE_CHECKING:
     from llmrec_pipeline.tracking import Run
 
 log = logging.getLogger("llmrec")
+
+
+class Main(Protocol):
+    """A job's entry point: arguments as on the command line, those of the process by default."""
+
+    def __call__(self, argv: list[str] | None = None) -> None: ...
+
+
 STEPS = ("ingest", "textualise", "encode", "train", "recommend", "evaluate")
 
 ConfigOption = Annotated[str, typer.Option("--config", help="the pipeline's YAML")]
-DomainOption = Annotated[str | None, typer.Option("--domain", help="conf/domains/NAME.yaml, or a path; default: the one the config names")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, dotted keys, repeatable; domain.KEY changes the domain's YAML")]
+DomainOption = Annotated[
+    str | None, typer.Option("--domain", help="conf/domains/NAME.yaml, or a path; default: the one the config names")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, dotted keys, repeatable; domain.KEY changes the domain's YAML")
+]
 DayOption = Annotated[str | None, typer.Option("--day", help="YYYY-MM-DD that the run is for; default: the last date in events")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="show stack traces and Spark's own words")]
-RebuildOption = Annotated[bool, typer.Option("--rebuild", help="read the sources again and replace the tables (after a change of mapping or templates)")]
+RebuildOption = Annotated[
+    bool, typer.Option("--rebuild", help="read the sources again and replace the tables (after a change of mapping or templates)")
+]
 
 
-def job(name: str, description: str | None) -> Callable[[list[str] | None], None]:
+def job(name: str, description: str | None) -> "Main":
     """The `main(argv)` of the job that runs one step."""
 
     def command(
@@ -44,7 +58,7 @@ def job(name: str, description: str | None) -> Callable[[list[str] | None], None
     return main_of(command)
 
 
-def main_of(command: Callable[..., None]) -> Callable[[list[str] | None], None]:
+def main_of(command: Callable[..., None]) -> "Main":
     """Wraps a typer command as `main(argv)`."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(command)
@@ -79,7 +93,13 @@ def run_jobs(
         from llmrec_pipeline.config import load_settings
 
         settings = load_settings(config, domain, overrides)
-        log.info("%s: domain %s, config %s, not default: %s", "+".join(names), settings.domain.name, settings.digest(), _not_default(settings))
+        log.info(
+            "%s: domain %s, config %s, not default: %s",
+            "+".join(names),
+            settings.domain.name,
+            settings.digest(),
+            _not_default(settings),
+        )
         runs = [run_step(name, settings, rebuild=rebuild) for name in names]
         if summary:
             from llmrec_pipeline.steps.summary import print_summary

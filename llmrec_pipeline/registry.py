@@ -3,8 +3,8 @@
 import json
 import logging
 import os
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +21,7 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         import mlflow
 
         self._mlflow = mlflow
@@ -41,7 +42,9 @@ class Registry:
         """
         versions = [v for v in self._versions() if v.tags.get("root") == self._root]
         if not versions:
-            raise ModelError(f"no version of model {self.name!r} is registered in {self._settings.pipeline.tracking.uri}; run jobs/train.py first")
+            raise ModelError(
+                f"no version of model {self.name!r} is registered in {self._settings.pipeline.tracking.uri}; run jobs/train.py first"
+            )
         return max(versions, key=lambda v: int(v.version))
 
     @property
@@ -80,7 +83,9 @@ class Registry:
             try:
                 path = Path(self._mlflow.artifacts.download_artifacts(version.source, dst_path=folder))
             except Exception as error:  # MLflow's stores raise many classes
-                raise ModelError(f"files of {self.name} version {version.version} cannot be read at {version.source}: {error}") from error
+                raise ModelError(
+                    f"files of {self.name} version {version.version} cannot be read at {version.source}: {error}"
+                ) from error
             yield path
 
 

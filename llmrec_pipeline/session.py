@@ -24,7 +24,7 @@ def get_session(app_name: str) -> "SparkSession":
     from pyspark.sql import SparkSession
 
     spark = SparkSession.builder.appName(app_name).getOrCreate()
-    if DELTA_EXTENSION not in spark.conf.get("spark.sql.extensions", ""):
+    if DELTA_EXTENSION not in str(spark.conf.get("spark.sql.extensions", "")):
         raise PipelineError(
             f"this Spark session has no Delta (spark.sql.extensions is {spark.conf.get('spark.sql.extensions', '')!r}, expected "
             f"{DELTA_EXTENSION}); run `make setup` and use its spark-submit, or pass --properties-file conf/spark/spark-defaults.conf "

@@ -348,7 +348,12 @@ def to_markdown() -> str:
         "reader protocol 1: Spark, deltalake, polars and DuckDB read it.",
     ]
     for table in TABLES.values():
-        parts += ["", f"## {table.name}", "", f"One row is {table.row}. Key: {', '.join(table.key)}. Written by: {', '.join(table.writers)}."]
+        parts += [
+            "",
+            f"## {table.name}",
+            "",
+            f"One row is {table.row}. Key: {', '.join(table.key)}. Written by: {', '.join(table.writers)}.",
+        ]
         if table.cluster_by:
             parts[-1] += f" Clustered by: {', '.join(table.cluster_by)}."
         if table.constraints:

@@ -48,7 +48,14 @@ class Run:
         The bar follows Spark's tasks, until the body calls what it is given with (done, total).
         """
         began = time.perf_counter()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[unit]}"), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task(f"{self.job}: {name}", total=None, unit="")
             watcher = _TaskWatcher(self.spark, progress, bar)

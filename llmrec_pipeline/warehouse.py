@@ -4,8 +4,9 @@ Every write is one Delta commit, made only when it changes a row: running a job 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import reduce
+from typing import Any
 
 from delta.exceptions import (
     ConcurrentAppendException,
@@ -15,7 +16,7 @@ from delta.exceptions import (
     ProtocolChangedException,
 )
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -52,7 +53,9 @@ class Warehouse:
     def schema(self, name: str) -> StructType:
         table = TABLES[name]
         columns = ", ".join(f"`{c.name}` {c.type}{' NOT NULL' if c.required else ''}" for c in table.columns)
-        return StructType.fromDDL(columns)
+        parsed = StructType.fromDDL(columns)
+        assert isinstance(parsed, StructType)  # the DDL of several columns is always one
+        return parsed
 
     def create(self, names: Iterable[str]) -> None:
         """Creates the missing ones of the named tables, and checks that the others are this domain's.
@@ -74,10 +77,8 @@ class Warehouse:
             builder = builder.property(f"delta.constraints.{rule}", condition)
         if table.cluster_by:
             builder = builder.clusterBy(*table.cluster_by)
-        try:
+        with suppress(ProtocolChangedException):  # another job created it meanwhile
             builder.execute()
-        except ProtocolChangedException:  # another job created it meanwhile
-            pass
 
     def _check_owner(self, table: Table) -> None:
         properties = self._detail(table.name)["properties"]
@@ -93,8 +94,8 @@ class Warehouse:
                 f"(hash {mapping}, now {self.mapping_hash}); run ingest with --rebuild to read the sources again, or undo the change in the YAML"
             )
 
-    def _detail(self, name: str) -> dict[str, object]:
-        return DeltaTable.forPath(self.spark, self.path(name)).detail().first().asDict()
+    def _detail(self, name: str) -> dict[str, Any]:
+        return only_row(DeltaTable.forPath(self.spark, self.path(name)).detail()).asDict()
 
     def read(self, name: str) -> DataFrame:
         """The table as it stands.
@@ -122,18 +123,20 @@ class Warehouse:
             if column in found and found[column].simpleString() != kind.simpleString()
         ]
         if problems:
-            raise TableError(f"table {name}: {'; '.join(problems)}; it was written by another version of this project, or by hand")
+            raise TableError(
+                f"table {name}: {'; '.join(problems)}; it was written by another version of this project, or by hand"
+            )
 
     def version(self, name: str) -> int:
         """The Delta version of the table; -1 when it does not exist."""
         if not self.exists(name):
             return -1
-        return int(DeltaTable.forPath(self.spark, self.path(name)).history(1).first()["version"])
+        return int(only_row(DeltaTable.forPath(self.spark, self.path(name)).history(1))["version"])
 
     def data_version(self, name: str) -> str:
         """Table id and last version that changed rows: what a hash of inputs takes (DESIGN 2, Versions)."""
         table = DeltaTable.forPath(self.spark, self.path(name))
-        changed = table.history().where(F.col("operation").isin(*CHANGING)).agg(F.max("version")).first()[0]
+        changed = only_row(table.history().where(F.col("operation").isin(*CHANGING)).agg(F.max("version")))[0]
         return f"{name}:{self._detail(name)['id']}@{changed}"
 
     @_retry_conflicts
@@ -151,7 +154,7 @@ class Warehouse:
         condition = " AND ".join([f"({predicate})", *(f"t.{key} = s.{key}" for key in TABLES[name].key)])
         target = DeltaTable.forPath(self.spark, self.path(name))
         metrics = target.alias("t").merge(rows.alias("s"), condition).whenNotMatchedInsertAll().execute()
-        return int(metrics.first()["num_inserted_rows"])
+        return int(only_row(metrics)["num_inserted_rows"])
 
     @_retry_conflicts
     def upsert(self, name: str, rows: DataFrame, predicate: str = "true", delete: str | None = None) -> None:
@@ -164,7 +167,7 @@ class Warehouse:
             self._replace(name, rows.filter(f"NOT {delete}").drop(delete) if delete else rows)
             return
         condition = " AND ".join([f"({predicate})", *(f"t.{key} = s.{key}" for key in TABLES[name].key)])
-        values = {column: f"s.{column}" for column in TABLES[name].column_names}
+        values: dict[str, str | Column] = {column: f"s.{column}" for column in TABLES[name].column_names}
         merge = DeltaTable.forPath(self.spark, self.path(name)).alias("t").merge(rows.alias("s"), condition)
         if delete:
             merge = merge.whenMatchedDelete(f"s.{delete}").whenMatchedUpdate(set=values)
@@ -195,6 +198,7 @@ def in_range(column: str, low: object, high: object) -> str:
     return f"t.{column} BETWEEN '{low}' AND '{high}'"
 
 
-def same(left: str, right: str, columns: Iterable[str]) -> F.Column:
-    """True where all columns are equal, nulls being equal."""
-    return reduce(lambda a, b: a & b, (F.col(f"{left}.{c}").eqNullSafe(F.col(f"{right}.{c}")) for c in columns))
+def only_row(aggregated: DataFrame) -> Row:
+    """The row of an aggregate without groups."""
+    (row,) = aggregated.collect()
+    return row

@@ -63,12 +63,25 @@ def parse_events(records: DataFrame, domain: DomainConfig, time_format: str, las
             "item_fields": _item_fields(domain),
         }
     )
-    step_key = {"step_key": F.col("_step_key"), "time": F.col("event_time").cast("string"), "row": F.col("event_id")}[domain.step_by]
+    step_key = {"step_key": F.col("_step_key"), "time": F.col("event_time").cast("string"), "row": F.col("event_id")}[
+        domain.step_by
+    ]
     flagged = typed.withColumn("reason", first_reason(domain, last_date)).withColumn("step_key", step_key)
     return flagged.select(*EVENTS.column_names, "reason", RAW, FILE)
 
 
-_MAPPED = ("event_id", "user_id", "item_id", "event_type", "event_time", "step_key", "session_id", "position", "quantity", "price")
+_MAPPED = (
+    "event_id",
+    "user_id",
+    "item_id",
+    "event_type",
+    "event_time",
+    "step_key",
+    "session_id",
+    "position",
+    "quantity",
+    "price",
+)
 
 
 def _text(expression: str | None) -> Column:
@@ -118,8 +131,7 @@ def choose_time_format(records: DataFrame, domain: DomainConfig) -> str:
         return formats[0]
     text = _text(domain.columns["event_time"])
     parsed = [parse_time(text, pattern, domain.zone) for pattern in formats]
-    row = records.select(*[F.count(column).alias(str(i)) for i, column in enumerate(parsed)]).first()
-    assert row is not None  # an aggregate without groups has one row
+    (row,) = records.select(*[F.count(column).alias(str(i)) for i, column in enumerate(parsed)]).collect()
     best = max(row)
     winners = [i for i in range(len(formats)) if row[i] == best]
     if len(winners) > 1:
@@ -135,7 +147,10 @@ def choose_time_format(records: DataFrame, domain: DomainConfig) -> str:
 def first_reason(domain: DomainConfig, last_date: str) -> Column:
     """The first reason why a typed record cannot be used; null when it can."""
     kinds = domain.event_types
-    of_type = {flag: F.col("event_type").isin([n for n, k in kinds.items() if getattr(k, flag)] or [""]) for flag in ("needs_item", "positive_price")}
+    of_type = {
+        flag: F.col("event_type").isin([n for n, k in kinds.items() if getattr(k, flag)] or [""])
+        for flag in ("needs_item", "positive_price")
+    }
     checks: list[tuple[str | Column, Column]] = [(F.col(BROKEN), F.col(BROKEN).isNotNull())]
     checks += [(reason, F.expr(condition)) for reason, condition in domain.quarantine_when.items()]
     checks += [
@@ -156,7 +171,9 @@ def first_reason(domain: DomainConfig, last_date: str) -> Column:
         checks.append(("no step key", F.col("_step_key").isNull()))
     if domain.anonymous == "quarantine":
         checks.append(("no user", F.col("user_id").isNull()))
-    return F.coalesce(*[F.when(condition, reason if isinstance(reason, Column) else F.lit(reason)) for reason, condition in checks])
+    return F.coalesce(
+        *[F.when(condition, reason if isinstance(reason, Column) else F.lit(reason)) for reason, condition in checks]
+    )
 
 
 def clean_text(text: Column) -> Column:

@@ -1,5 +1,7 @@
 """The catalogue: derived from the log's own fields, or read from a file of its own (DESIGN 1.2, 'Item texts stand still')."""
 
+from itertools import pairwise
+
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -15,7 +17,7 @@ def price_band(price: Column, edges: tuple[float, ...]) -> Column:
     """The fixed-edge band of a price: `<1`, `2-5`, `>=500`; the 1-2-5 series where the domain names no edges."""
     bounds = edges or tuple(round(step * 10.0**power, 2) for power in range(-1, 6) for step in SERIES)
     label = F.when(price < bounds[0], F.lit(f"<{bounds[0]:g}"))
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         label = label.when(price < high, F.lit(f"{low:g}-{high:g}"))
     return F.when(price > 0, label.otherwise(F.lit(f">={bounds[-1]:g}")))
 
@@ -27,7 +29,9 @@ def derive_items(events: DataFrame, domain: DomainConfig) -> DataFrame:
     A title is the most frequent spelling of its date, ties going to the first in order of spelling.
     """
     fields = {name: F.col("item_fields").getItem(name) for name in CLEAN_FIELDS}
-    behaviours = events.filter(F.col("item_id").isNotNull()).select("item_id", "event_date", "price", *[c.alias(n) for n, c in fields.items()])
+    behaviours = events.filter(F.col("item_id").isNotNull()).select(
+        "item_id", "event_date", "price", *[c.alias(n) for n, c in fields.items()]
+    )
     dates = behaviours.groupBy("item_id").agg(
         F.min("event_date").alias("first_seen"),
         F.min(F.when(F.col("title").isNotNull(), F.col("event_date"))).alias("_titled"),
@@ -52,7 +56,10 @@ def items_to_derive(events: DataFrame, known: DataFrame) -> DataFrame:
 def catalogue_items(records: DataFrame, known: DataFrame, domain: DomainConfig, delivered: str) -> DataFrame:
     """Catalogue rows that a file of its own adds to `known`: new items from the start, changed texts from `delivered` on."""
     mapped = domain.items.columns
-    texts = [clean_text(F.expr(mapped[n]).cast("string")).alias(n) if n in mapped else F.lit(None).cast("string").alias(n) for n in CLEAN_FIELDS]
+    texts = [
+        clean_text(F.expr(mapped[n]).cast("string")).alias(n) if n in mapped else F.lit(None).cast("string").alias(n)
+        for n in CLEAN_FIELDS
+    ]
     price = F.expr(mapped["price"]).cast("string").try_cast("double") if "price" in mapped else F.lit(None).cast("double")
     item_id = F.expr(mapped["item_id"]).cast("string").alias("item_id")
     listed = records.select(item_id, *texts, price.alias("price")).filter(F.trim("item_id") != "")
@@ -61,18 +68,24 @@ def catalogue_items(records: DataFrame, known: DataFrame, domain: DomainConfig, 
     newest = Window.partitionBy("item_id").orderBy(F.col("valid_from").desc())
     current = known.withColumn("_n", F.row_number().over(newest)).filter("_n = 1")
     current = current.select("item_id", "first_seen", *[F.col(n).alias(f"_{n}") for n in (*CLEAN_FIELDS, "price_band")])
-    joined = distinct.withColumn("price_band", price_band(F.col("price"), domain.items.price_edges)).join(current, on="item_id", how="left")
+    joined = distinct.withColumn("price_band", price_band(F.col("price"), domain.items.price_edges)).join(
+        current, on="item_id", how="left"
+    )
     changed = F.lit(False)
     for name in (*CLEAN_FIELDS, "price_band"):
         changed = changed | ~F.col(name).eqNullSafe(F.col(f"_{name}"))
     new = F.col("first_seen").isNull()
-    rows = joined.filter(new | changed).withColumn("valid_from", F.when(new, F.lit(ALWAYS)).otherwise(F.lit(delivered)).cast("date"))
+    rows = joined.filter(new | changed).withColumn(
+        "valid_from", F.when(new, F.lit(ALWAYS)).otherwise(F.lit(delivered)).cast("date")
+    )
     return _as_items(rows.withColumn("first_seen", F.coalesce("first_seen", F.lit(ALWAYS).cast("date"))), domain)
 
 
 def _as_items(rows: DataFrame, domain: DomainConfig) -> DataFrame:
     band = price_band(F.col("price"), domain.items.price_edges)
-    return rows.withColumns({"price_band": band, "attributes": F.lit(None).cast("map<string,string>")}).select(*ITEMS.column_names)
+    return rows.withColumns({"price_band": band, "attributes": F.lit(None).cast("map<string,string>")}).select(
+        *ITEMS.column_names
+    )
 
 
 def changed_items(derived: DataFrame, known: DataFrame) -> DataFrame:

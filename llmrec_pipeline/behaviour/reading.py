@@ -33,7 +33,9 @@ def read_records(spark: SparkSession, source: SourceConfig, path: str) -> DataFr
             records = _read_csv(spark, source, path)
     except AnalysisException as error:
         if "PATH_NOT_FOUND" in str(error):
-            raise InputError(f"source path {path!r} does not exist; correct source.path in the domain's YAML, or deliver the file") from None
+            raise InputError(
+                f"source path {path!r} does not exist; correct source.path in the domain's YAML, or deliver the file"
+            ) from None
         raise InputError(f"source path {path!r} cannot be read as {source.format}: {str(error).splitlines()[0]}") from None
     return _with_missing_as_null(records, source.missing)
 
@@ -58,12 +60,18 @@ def _read_lines(spark: SparkSession, path: str) -> DataFrame:
     """Non-blank lines without line ending and byte-order mark, folder values as columns."""
     lines = spark.read.option("lineSep", "\n").text(path)
     line = F.regexp_replace(F.regexp_replace("value", "\r$", ""), "^\ufeff", "")
-    return lines.withColumns({RAW: line, FILE: F.col("_metadata.file_path"), BLOCK: F.col("_metadata.file_block_start")}).drop("value").filter(F.trim(F.col(RAW)) != "")
+    return (
+        lines.withColumns({RAW: line, FILE: F.col("_metadata.file_path"), BLOCK: F.col("_metadata.file_block_start")})
+        .drop("value")
+        .filter(F.trim(F.col(RAW)) != "")
+    )
 
 
 def _read_json(spark: SparkSession, source: SourceConfig, path: str) -> DataFrame:
     if not source.columns:
-        raise InputError("source.columns is empty; JSON lines need the names of the fields to read, e.g. columns: [user, item, time]")
+        raise InputError(
+            "source.columns is empty; JSON lines need the names of the fields to read, e.g. columns: [user, item, time]"
+        )
     lines = _read_lines(spark, path)
     parsed = F.from_json(RAW, _string_schema(source.columns), {"columnNameOfCorruptRecord": BROKEN, "mode": "PERMISSIVE"})
     return _flatten(lines, parsed, source.columns)
@@ -106,19 +114,32 @@ def check_headers(headers: dict[str, str], delimiter: str) -> dict[str, tuple[st
     for file, header in sorted(headers.items()):
         odd = set(names[header]) ^ set(names[first])
         if odd:
-            raise InputError(f"headers differ: {file} and {first_file} disagree on columns {sorted(odd)}; deliver them as separate sources")
+            raise InputError(
+                f"headers differ: {file} and {first_file} disagree on columns {sorted(odd)}; deliver them as separate sources"
+            )
     return names
 
 
 def _repeated_headers(equal_lines: DataFrame, columns: tuple[str, ...]) -> DataFrame:
     """Header lines of each file beyond its first, as broken records."""
-    extra = equal_lines.drop(BLOCK).groupBy(*[c for c in equal_lines.columns if c != BLOCK]).count().withColumn("_n", F.explode(F.expr("sequence(2, CAST(count AS INT))")))
+    extra = (
+        equal_lines.drop(BLOCK)
+        .groupBy(*[c for c in equal_lines.columns if c != BLOCK])
+        .count()
+        .withColumn("_n", F.explode(F.expr("sequence(2, CAST(count AS INT))")))
+    )
     blanks = {name: F.lit(None).cast("string") for name in columns}
     return extra.filter("count > 1").drop("count", "_n").withColumns({**blanks, BROKEN: F.lit(REPEATED_HEADER)})
 
 
 def _from_csv(source: SourceConfig, columns: tuple[str, ...]) -> Column:
-    options = {"sep": source.delimiter, "escape": '"', "mode": "PERMISSIVE", "columnNameOfCorruptRecord": BROKEN, "maxCharsPerColumn": "-1"}
+    options = {
+        "sep": source.delimiter,
+        "escape": '"',
+        "mode": "PERMISSIVE",
+        "columnNameOfCorruptRecord": BROKEN,
+        "maxCharsPerColumn": "-1",
+    }
     return F.from_csv(F.col(RAW), ", ".join(f"`{field.name}` STRING" for field in _string_schema(columns)), options)
 
 
@@ -137,5 +158,8 @@ def _flatten(lines: DataFrame, parsed: Column, columns: tuple[str, ...]) -> Data
 def _with_missing_as_null(records: DataFrame, missing: tuple[str, ...]) -> DataFrame:
     words = ["", *missing]
     return records.withColumns(
-        {name: F.when(F.trim(F.col(f"`{name}`")).isin(words), None).otherwise(F.col(f"`{name}`")) for name in data_columns(records)}
+        {
+            name: F.when(F.trim(F.col(f"`{name}`")).isin(words), None).otherwise(F.col(f"`{name}`"))
+            for name in data_columns(records)
+        }
     )

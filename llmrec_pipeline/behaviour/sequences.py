@@ -16,7 +16,13 @@ def item_texts(items: DataFrame, domain: DomainConfig) -> DataFrame:
     """The sentence of every catalogue row under every event type: item_id, event_type, _since, valid_to, text, text_hash."""
     valid = with_validity(items).select(*FIELDS, "_since", "valid_to")
     parts = [
-        valid.select("item_id", "_since", "valid_to", F.lit(name).alias("event_type"), render(kind.template[domain.language], domain.max_text_chars).alias("text"))
+        valid.select(
+            "item_id",
+            "_since",
+            "valid_to",
+            F.lit(name).alias("event_type"),
+            render(kind.template[domain.language], domain.max_text_chars).alias("text"),
+        )
         for name, kind in domain.event_types.items()
     ]
     texts = reduce(DataFrame.unionByName, parts)

@@ -33,7 +33,9 @@ def parse_template(template: str) -> tuple[Part, ...]:
     parts = []
     for i, chunk in enumerate(re.split(r"\[([^\[\]]*)\]", template)):
         if "[" in chunk or "]" in chunk:
-            raise ConfigError(f"template {template!r}: brackets must match and not nest; write [..] around what goes away with its field")
+            raise ConfigError(
+                f"template {template!r}: brackets must match and not nest; write [..] around what goes away with its field"
+            )
         if chunk:
             parts.append(Part(_pieces(chunk, template), optional=i % 2 == 1))
     if not parts:

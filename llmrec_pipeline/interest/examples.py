@@ -48,7 +48,7 @@ class Examples:
     """All of training that is counted before the first update."""
 
     targets: Targets
-    own: Rows  # log(1 + own decayed counts) before each example
+    own: Rows  # own decayed counts before each example
     known: Rows  # items that are masked; empty where items repeat
     days: npt.NDArray[np.int32]  # [D] dates of examples, ascending
     day_row: Int  # [S] position of the step's date in `days`
@@ -108,7 +108,7 @@ def _own_rows(
         counts = own_before_steps(histories.users(start, stop), bearing[steps], half_lives, len(is_target))
         lengths = np.zeros(steps.stop - steps.start, dtype=np.int64)
         lengths[bearing[steps]] = np.diff(counts.offsets)
-        features = np.log1p(counts.decayed).reshape(len(counts.item), len(is_target) * len(half_lives)).astype(np.float32)
+        features = counts.decayed.reshape(len(counts.item), len(is_target) * len(half_lives)).astype(np.float32)
         known = counts.total[:, is_target].sum(axis=1) > 0 if not repeats else np.zeros(len(counts.item), dtype=bool)
         of_step = np.repeat(np.arange(len(lengths)), lengths)
         own_parts.append((lengths, counts.item, features))

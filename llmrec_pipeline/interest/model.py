@@ -1,7 +1,8 @@
 """The interest model H and the head that scores items with it, top to bottom (DESIGN 1.4 and the p side of 1.5).
 
 Legend: B users, T steps of a window, W behaviours in it, P moments ("seen") at which a state is wanted, N items, K text
-dimensions, D item dimensions, G units of the recurrent state, Q attention queries, E behaviour types, H half-lives.
+dimensions, D item dimensions, G units of the recurrent state, Q attention queries, E behaviour types, H half-lives, R those of own counts,
+M own items of users.
 Leading dimensions of a `Carry` are free: [B] for carried states, [B, P] inside a window.
 """
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.interest.own import rows_of
-from llmrec_pipeline.interest.state import LOWEST, Layout, States
+from llmrec_pipeline.interest.state import Layout, States
 from llmrec_pipeline.interest.window import LAST_BUCKET, Window, log_bucket
 
 MINUTES = 1440.0  # in a day: time gaps are bucketed by the logarithm of their minutes
@@ -248,6 +249,37 @@ class Gate(nn.Module):
         return torch.sigmoid(logit).squeeze(-1)
 
 
+class Repeat(nn.Module):
+    """r_{u,i}(t): what a user had before competes with what is popular.
+
+    r = log(1 + sum_{e,h} exp(c_{e,h}) * own_{u,i,e,h} / (1 + own_{u,.,e,h})^k_h * P_t(i)^-eta), where own_{u,.} sums over the
+    user's items and P_t = softmax of b(t) over the candidates. At k = eta = 1 it makes exp(b + r) a mixture of popularity and
+    the user's own shares; k and eta are learnt. It replaces sum_h c_h log(1 + own) of DESIGN 1.5, which multiplies the two and
+    so ranks popular own items too high (Online Retail II, NDCG@10 of the counted terms alone: .272 -> .286 on validation,
+    .326 -> .344 on test).
+    """
+
+    def __init__(self, target: Tensor, half_lives: int) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(2 * target.expand(-1, half_lives) - 1.5)  # c_{e,h}: 0.5 for targets, -1.5 for other types
+        self.saturation = nn.Parameter(torch.full((half_lives,), 0.9))  # k_h
+        self.rivalry = nn.Parameter(torch.tensor(0.6))  # eta
+
+    def forward(self, row: Tensor, decayed: Tensor, n_rows: int, log_share: Tensor) -> Tensor:
+        """[M] r of M own items.
+
+        Args:
+            row: [M] which of `n_rows` users (or examples) each own item belongs to.
+            decayed: [M, E, R] own decayed counts.
+            n_rows: number of users.
+            log_share: [M] log P_t of the item.
+        """
+        total = decayed.new_zeros(n_rows, *decayed.shape[1:]).index_add(0, row, decayed)  # [n_rows, E, R]
+        weight = torch.exp(self.strength) / (1 + total) ** self.saturation  # [n_rows, E, R]
+        mass = (F.embedding(row, weight.flatten(1)) * decayed.flatten(1)).sum(dim=1)  # [M]
+        return torch.log1p(mass * torch.exp(-self.rivalry * log_share))
+
+
 class Head(nn.Module):
     """All that scores: output-side item vectors, W_1, the long part's read-out, the gate, biases and repeat weights."""
 
@@ -266,9 +298,9 @@ class Head(nn.Module):
         self.bias = nn.Embedding(items.ids.num_embeddings, 1, padding_idx=0)  # b_i
         nn.init.zeros_(self.bias.weight)
         target = torch.tensor(is_target, dtype=torch.float32)[:, None]
-        popularity, repeat = len(config.popularity_half_lives), len(config.repeat_half_lives)
+        popularity = len(config.popularity_half_lives)
         self.popularity = nn.Parameter(target * torch.full((1, popularity), 1.0 / popularity))  # a_{e,h}
-        self.repeat = nn.Parameter(target * torch.full((1, repeat), 3.0 / repeat), requires_grad=repeats)  # c_{e,h}
+        self.repeat = Repeat(target, len(config.repeat_half_lives)).requires_grad_(repeats)
         self.register_buffer("half_lives", torch.tensor(config.long_half_lives, dtype=torch.float64))
         self.register_buffer("bias_text", torch.zeros(text_dim + 1))  # ridge of b_i on the standardised text, constant last
 

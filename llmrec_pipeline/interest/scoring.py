@@ -98,16 +98,26 @@ def score_parts(
         short, long = head.w1(gate[:, None] * short), head.w1((1 - gate)[:, None] * long)  # [U, D]
         by_item = torch.from_numpy(items.vectors).T  # [D, N]
         parts = ((short @ by_item).numpy(), (long @ by_item).numpy())
+    bias = popularity_bias(model, items, popularity)
     own = states.own.as_of(states.last_time, query, catalogue, model.config.repeat_half_lives)
-    return Parts(*parts, popularity_bias(model, items, popularity), _repeat(model, own, catalogue.n_items), gate.numpy(), own)
+    repeat = _repeat(model, own, log_share(bias, catalogue, query))
+    return Parts(*parts, bias, repeat, gate.numpy(), own)
 
 
-def _repeat(model: InterestModel, own: OwnCounts, n_items: int) -> Float32:
-    """[U, N] r_{u,i}(t) = sum over types and half-lives of c log(1 + own decayed count); 0 where items do not repeat."""
-    result = np.zeros((len(own.offsets) - 1, n_items), dtype=np.float32)
-    if model.repeats:
-        weights = model.head.repeat.detach().numpy().astype(np.float64)
+def log_share(bias: Float32, catalogue: Catalogue, query: Query) -> Float32:
+    """[N] log P_t(i): b_i(t) less the log of its sum over the items that are candidates as of the query."""
+    candidates = catalogue.first_day < query.day
+    return bias - np.float32(np.logaddexp.reduce(bias[candidates].astype(np.float64))) if candidates.any() else bias
+
+
+def _repeat(model: InterestModel, own: OwnCounts, shares: Float32) -> Float32:
+    """[U, N] r_{u,i}(t) of the users' own items; 0 elsewhere, and everywhere where items do not repeat."""
+    result = np.zeros((len(own.offsets) - 1, len(shares)), dtype=np.float32)
+    if model.repeats and len(own.item):
         user = np.repeat(np.arange(len(result)), np.diff(own.offsets))
+        with torch.no_grad():
+            decayed = torch.from_numpy(own.decayed.astype(np.float32))
+            terms = model.head.repeat(torch.from_numpy(user), decayed, len(result), torch.from_numpy(shares[own.item]))
         known = own.item >= 0
-        result[user[known], own.item[known]] = (np.log1p(own.decayed) * weights).sum(axis=(1, 2))[known]
+        result[user[known], own.item[known]] = terms.numpy()[known]
     return result

@@ -3,7 +3,10 @@
 Legend: R rows (a user and date each), U users, S steps, E behaviours.
 """
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -60,20 +63,21 @@ def _field(values: pa.Array, name: str) -> pa.Array:
     return pc.struct_field(values, name)
 
 
-def _numpy_strings(column: pa.ChunkedArray) -> np.ndarray:
+def _numpy_strings(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return np.asarray(column.to_pylist(), dtype=np.str_) if len(column) else np.zeros(0, dtype=np.str_)
 
 
-def _changes(values: np.ndarray) -> np.ndarray:
+def _changes(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate([[True], values[1:] != values[:-1]]) if len(values) else np.zeros(0, dtype=bool)
 
 
-def _positions(values: pa.Array, known: pa.Array, dtype: type) -> np.ndarray:
+def _positions(values: pa.Array, known: pa.Array, dtype: type) -> npt.NDArray[Any]:
     """Position of each value in `known`; -1 where it is null or not there."""
-    return pc.fill_null(pc.index_in(values, value_set=known), -1).to_numpy(zero_copy_only=False).astype(dtype)
+    found = pc.fill_null(pc.index_in(values, value_set=known), -1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=dtype)
 
 
-def _types(values: pa.Array, event_types: tuple[str, ...]) -> np.ndarray:
+def _types(values: pa.Array, event_types: tuple[str, ...]) -> npt.NDArray[Any]:
     found = _positions(values, pa.array(event_types), np.int8)
     if (found < 0).any():
         odd = values[int(np.flatnonzero(found < 0)[0])].as_py()
@@ -81,8 +85,10 @@ def _types(values: pa.Array, event_types: tuple[str, ...]) -> np.ndarray:
     return found
 
 
-def _require_order(users: np.ndarray, dates: np.ndarray, new_user: np.ndarray) -> None:
+def _require_order(users: npt.NDArray[Any], dates: npt.NDArray[Any], new_user: npt.NDArray[Any]) -> None:
     later = (dates[1:] > dates[:-1]) & ~new_user[1:] | (users[1:] > users[:-1])
     if not later.all():
         place = int(np.flatnonzero(~later)[0]) + 1
-        raise InputError(f"rows of user_sequences are not in order at row {place} (user {users[place]!r}); sort by (user_id, event_date)")
+        raise InputError(
+            f"rows of user_sequences are not in order at row {place} (user {users[place]!r}); sort by (user_id, event_date)"
+        )

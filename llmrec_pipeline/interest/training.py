@@ -21,6 +21,7 @@ from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
 from llmrec_pipeline.interest.examples import Examples, examples_of
 from llmrec_pipeline.interest.model import Carry, InterestModel, Vectors
+from llmrec_pipeline.interest.own import ranges
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.validation import Validation, validation_of
 from llmrec_pipeline.interest.window import Window, window_of
@@ -178,14 +179,14 @@ def _copy(model: InterestModel) -> dict[str, Tensor]:
 
 def _optimiser(model: InterestModel, config: InterestConfig) -> torch.optim.Optimizer:
     """AdamW; the few weights of counted features move faster and, like biases, do not decay."""
-    counted = [model.head.popularity, model.head.repeat]
+    counted = [model.head.popularity, *model.head.repeat.parameters()]
     plain = [weight for weight in model.parameters() if weight.ndim < 2 and not any(weight is other for other in counted)]
     apart = {id(weight) for weight in counted + plain}
     matrices = [weight for weight in model.parameters() if id(weight) not in apart]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
-        {"params": counted, "weight_decay": 0.0, "lr": 2 * config.learning_rate},
+        {"params": counted, "weight_decay": 0.0, "lr": 5 * config.learning_rate},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
@@ -268,25 +269,33 @@ def _logits(model: InterestModel, states: Carry, query_time: Tensor, steps: Int,
     short, long, gate = head.interest(states, query_time)
     interest = gate[:, None] * short + (1 - gate)[:, None] * long  # [P, G]
     days, day = np.unique(examples.day_row[steps], return_inverse=True)
-    rows = torch.from_numpy(days)
-    static = F.embedding(torch.from_numpy(inputs.item_row), head.bias.weight, padding_idx=0).squeeze(1)  # [N]
-    bias = inputs.popularity[rows] @ head.popularity.flatten() + static  # [days, N]
-    bias = bias.masked_fill(inputs.absent[rows], -torch.inf)
+    bias, log_share = _day_bias(model, torch.from_numpy(days), inputs)
     logits = head.w1(interest) @ items.T + F.embedding(torch.from_numpy(day), bias)  # [P, N]
     if model.repeats:
-        position, item, features = examples.own.of_steps(steps)
+        position, item, decayed = examples.own.of_steps(steps)
+        rows = torch.from_numpy(position)
+        counts = torch.from_numpy(decayed).view(len(item), *head.repeat.strength.shape)  # [M, E, R]
+        of_item = log_share.flatten().index_select(0, torch.from_numpy(day[position] * items.shape[0] + item))
         cell = torch.from_numpy(position * items.shape[0] + item)
-        repeat = torch.from_numpy(features) @ head.repeat.flatten()
-        return logits.view(-1).index_add(0, cell, repeat).view_as(logits)
+        return logits.flatten().index_add(0, cell, head.repeat(rows, counts, len(steps), of_item)).view_as(logits)
     position, item, _ = examples.known.of_steps(steps)
-    return logits.view(-1).index_fill(0, torch.from_numpy(position * items.shape[0] + item), -torch.inf).view_as(logits)
+    cell = torch.from_numpy(position * items.shape[0] + item)
+    return logits.flatten().index_fill(0, cell, -torch.inf).view_as(logits)
+
+
+def _day_bias(model: InterestModel, days: Tensor, inputs: _Inputs) -> tuple[Tensor, Tensor]:
+    """b_i(t) [days, N], -inf where the item is no candidate yet, and log P_t [days, N], its share among candidates."""
+    static = F.embedding(torch.from_numpy(inputs.item_row), model.head.bias.weight, padding_idx=0).squeeze(1)  # [N]
+    bias = inputs.popularity[days] @ model.head.popularity.flatten() + static
+    masked = bias.masked_fill(inputs.absent[days], -torch.inf)
+    return masked, bias - torch.logsumexp(masked, dim=1, keepdim=True)
 
 
 def _cross_entropy(logits: Tensor, steps: Int, inputs: _Inputs) -> Tensor:
     """Sum over examples of the mean of -log p over the step's distinct target items."""
     targets = inputs.examples.targets
     lengths = targets.offsets[steps + 1] - targets.offsets[steps]
-    rows = np.concatenate([np.arange(a, b) for a, b in zip(targets.offsets[steps], targets.offsets[steps + 1], strict=True)])
+    rows = ranges(targets.offsets[steps], lengths)
     position = np.repeat(np.arange(len(steps)), lengths)
     cell = torch.from_numpy(position * logits.shape[1] + targets.item[rows])
     share = torch.from_numpy((1.0 / lengths)[position].astype(np.float32))

@@ -10,15 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from llmrec_pipeline.collaborative import (
-    Neighbours,
-    borrow,
-    known_items,
-    neighbour_matrix,
-    own_weights,
-    similarity_scores,
-    transform,
-)
+from llmrec_pipeline.collaborative import Neighbours, borrow, collaborative_inputs, known_items, neighbour_matrix, own_weights
 from llmrec_pipeline.config import CollaborativeConfig, DomainConfig
 from llmrec_pipeline.errors import ConfigError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, OwnCounts, Query
@@ -107,12 +99,11 @@ class Scorer:
     def similar(self, own: OwnCounts) -> Similar:
         """Both halves of s, as of the query."""
         n_items, half_lives = self.catalogue.n_items, self.model.config.repeat_half_lives
-        interactions = co_occurrence_weights(own, self.type_weights, n_items, self.config, half_lives)
-        similarity = similarity_scores(interactions, self.similar_items)
-        if not self.domain.repeats:
-            return Similar(similarity, np.zeros_like(similarity))
+        weights = co_occurrence_weights(own, self.type_weights, n_items, self.config, half_lives)
         place = half_life_position(self.config.own_half_life, half_lives, "own_half_life")
-        return Similar(similarity, own_weights(own, self.type_weights, n_items, place).toarray().astype(np.float32))
+        recent = own_weights(own, self.type_weights, n_items, place)
+        similarity, counts = collaborative_inputs(weights, recent, self.similar_items, self.config)
+        return Similar(similarity, counts if self.domain.repeats else np.zeros_like(counts))
 
     def score(self, states: States) -> Scores:
         """p, s and y of every catalogue item for a block of users."""
@@ -133,9 +124,9 @@ def popularity_as_of(model: InterestModel, daily: DailyCounts, day: int, n_items
 def co_occurrence_weights(
     own: OwnCounts, type_weights: list[float], n_items: int, config: CollaborativeConfig, half_lives: tuple[float, ...]
 ) -> sparse.csr_array:
-    """[U, N] own counts in the form that enters co-occurrence, fitted and served alike."""
+    """[U, N] own counts as `fit_neighbours` and `collaborative_inputs` take them: fitted and served alike."""
     place = None if config.half_life is None else half_life_position(config.half_life, half_lives, "half_life")
-    return transform(own_weights(own, type_weights, n_items, place), config.interaction)
+    return own_weights(own, type_weights, n_items, place)
 
 
 def half_life_position(half_life: float, half_lives: tuple[float, ...], name: str) -> int:

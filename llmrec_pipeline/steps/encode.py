@@ -2,7 +2,7 @@
 
 import logging
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.events import hash128
@@ -10,6 +10,7 @@ from llmrec_pipeline.encoding import EncoderSpec, resolve
 from llmrec_pipeline.encoding.spark import VECTORS_SCHEMA, balance, encode_batches
 from llmrec_pipeline.tables import ENCODERS, QUARANTINE, TEXT_EMBEDDINGS
 from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.warehouse import only_row
 
 log = logging.getLogger("llmrec")
 TABLES = ("encoders", "text_embeddings", "quarantine")
@@ -32,8 +33,7 @@ def encode(run: Run) -> None:
             tasks = TASKS_PER_CORE * run.spark.sparkContext.defaultParallelism
             balanced = balance(new.select("text_hash", "text"), min(tasks, run.counts["texts_new"]))
             vectors = balanced.mapInArrow(encode_batches(spec, run.settings.pipeline.encoder), VECTORS_SCHEMA).persist()
-            totals = vectors.agg(F.count("embedding").alias("encoded"), F.sum("tokens").alias("tokens")).first()
-            assert totals is not None  # an aggregate without groups has one row
+            totals = only_row(vectors.agg(F.count("embedding").alias("encoded"), F.sum("tokens").alias("tokens")))
             run.counts |= {"texts_encoded": totals["encoded"], "tokens": totals["tokens"] or 0}
         with run.stage("write"):
             _write(run, spec.encoder_id, new, vectors)
@@ -52,11 +52,10 @@ def unencoded(run: Run, texts: DataFrame, encoder_id: str) -> DataFrame:
 
 
 def encoder_row(spec: EncoderSpec) -> dict[str, object]:
-    values = {name: getattr(spec, name) for name in ENCODERS.column_names if hasattr(spec, name)}
-    return values
+    return {name: getattr(spec, name) for name in ENCODERS.column_names}
 
 
-def _quarantine_id(encoder_id: str) -> F.Column:
+def _quarantine_id(encoder_id: str) -> Column:
     return hash128(F.lit("encode"), F.lit(encoder_id), F.col("text_hash"))
 
 

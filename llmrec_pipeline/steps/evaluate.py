@@ -7,10 +7,19 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from llmrec_pipeline.collaborative import history_weights, item_knn, merge_grams, neighbour_matrix, neighbours, similarity_scores, transform
+from llmrec_pipeline.collaborative import (
+    history_weights,
+    item_knn,
+    merge_grams,
+    neighbour_matrix,
+    neighbours,
+    similarity_scores,
+    transform,
+)
 from llmrec_pipeline.collaborative.similarity import gram
 from llmrec_pipeline.evaluation.baselines import TifuKnn, own_scores, popularity, tifu_scores, tifu_vectors
 from llmrec_pipeline.evaluation.bootstrap import Estimate, Partials, differences, finish, merge
@@ -22,7 +31,7 @@ from llmrec_pipeline.steps.dataset import Dataset, load_dataset, scratch, sequen
 from llmrec_pipeline.steps.heads import Head, make_scorer, query_at, read_neighbours, serving_head
 from llmrec_pipeline.steps.train import states_at, targets_between
 from llmrec_pipeline.steps.versions import data_versions, evaluation_id
-from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.tracking import Report, Run
 
 log = logging.getLogger("llmrec")
 INPUTS = ("events", "items", "user_sequences", "text_embeddings", "item_neighbours")
@@ -50,11 +59,8 @@ def evaluate(run: Run) -> None:
         with run.stage("baselines"):
             baselines = fit_baselines(scorer, dataset, (block.before(head.start) for block in user_blocks(shards, dataset, size)))
         with run.stage("score") as report:
-            partials = []
-            for block in user_blocks(shards, dataset, size):
-                partials.append(evaluate_users(run, scorer, baselines, block, end))
-                report(len(partials), max(len(partials), -(-baselines.n_users // size)))
-            merged = merge(partials)
+            total = -(-baselines.n_users // size)
+            merged = merge(_counted(partials_of(run, scorer, baselines, user_blocks(shards, dataset, size), end), report, total))
     run.counts |= {"users": int(merged.weights[0, 0]), "targets": merged.targets, "targets_not_candidates": merged.masked_targets}
     with run.stage("write"):
         estimates = [*finish(merged), *differences_to_joint(merged)]
@@ -69,11 +75,11 @@ class Baselines:
     TIFU-KNN looks for neighbours among all users: its vectors are the one thing here that grows with users (12 bytes a user and item).
     """
 
-    popular: np.ndarray  # [N] target events ever
-    recent: np.ndarray  # [N] target events in the last 30 days
+    popular: npt.NDArray[np.float64]  # [N] target events ever
+    recent: npt.NDArray[np.float64]  # [N] target events in the last 30 days
     knn: sparse.csr_array  # [N, N]
     tifu: sparse.csr_array  # [A, N] vectors of all users
-    user_ids: np.ndarray  # [A] ascending
+    user_ids: npt.NDArray[np.str_]  # [A] ascending
 
     @property
     def n_users(self) -> int:
@@ -114,16 +120,33 @@ def fit_baselines(scorer: Scorer, dataset: Dataset, blocks: Iterator[Histories])
     )
 
 
-def evaluate_users(run: Run, scorer: Scorer, baselines: Baselines, block: Histories, end: int) -> Partials:
-    """Partial sums of the users of a block that have a target in the window."""
+def _counted(partials: Iterator[Partials], report: Report, total: int) -> Iterator[Partials]:
+    for done, part in enumerate(partials, 1):
+        report(done, max(done, total))
+        yield part
+
+
+def partials_of(run: Run, scorer: Scorer, baselines: Baselines, blocks: Iterator[Histories], end: int) -> Iterator[Partials]:
+    """Partial sums of each block that has a user with a target in the window."""
+    for block in blocks:
+        wanted = targets_between(block, scorer.query.day, end, scorer.is_target)
+        rows = np.flatnonzero(wanted.per_user)
+        if len(rows):
+            yield evaluate_users(run, scorer, baselines, block.take(rows), end)
+
+
+def evaluate_users(run: Run, scorer: Scorer, baselines: Baselines, users: Histories, end: int) -> Partials:
+    """Partial sums of users who have a target in the window."""
     pipeline, start = run.settings.pipeline, scorer.query.day
-    wanted = targets_between(block, start, end, scorer.is_target)
-    rows = np.flatnonzero(wanted.per_user)
-    users = block.take(rows)
     past = users.before(start)
     states = states_at(scorer, past, scorer.query)
     scores = scorer.score(states)
-    models: Mapping[str, Any] = {JOINT: scores.joint.score, "p": scores.log_p, "s": scores.log_s, **baselines.scores(scorer, past)}
+    models: Mapping[str, Any] = {
+        JOINT: scores.joint.score,
+        "p": scores.log_p,
+        "s": scores.log_s,
+        **baselines.scores(scorer, past),
+    }
     task = Task(
         item_ids=scorer.catalogue.item_ids,
         ks=pipeline.evaluation.ks,

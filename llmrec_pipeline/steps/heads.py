@@ -7,6 +7,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
@@ -107,6 +108,7 @@ def read_neighbours(run: Run, head_version: str, catalogue: Catalogue) -> Neighb
     return Neighbours(item[keep][order], neighbour[keep][order], weight[keep][order])
 
 
-def _positions(column: pa.ChunkedArray, catalogue: Catalogue) -> np.ndarray:
+def _positions(column: pa.ChunkedArray, catalogue: Catalogue) -> npt.NDArray[np.int32]:
     known = pa.array(catalogue.item_ids.tolist(), pa.string())
-    return pc.index_in(column.combine_chunks(), value_set=known).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    found = pc.index_in(column.combine_chunks(), value_set=known).fill_null(-1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int32)

@@ -12,7 +12,7 @@ from llmrec_pipeline.behaviour.reading import FILE, RAW, read_records
 from llmrec_pipeline.errors import ConfigError, ConservationError, InputError
 from llmrec_pipeline.tables import EVENTS
 from llmrec_pipeline.tracking import Run
-from llmrec_pipeline.warehouse import in_range
+from llmrec_pipeline.warehouse import in_range, only_row
 
 log = logging.getLogger("llmrec")
 TABLES = ("events", "quarantine", "items")
@@ -38,7 +38,9 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         _write_events(run, events, fates)
         if fates["quarantined"] or "quarantine" in warehouse.rebuilding:
             bad = parsed.filter("reason IS NOT NULL").select("reason", RAW, FILE)
-            run.counts["quarantined_new"] = warehouse.insert_new("quarantine", quarantine_rows(bad, "ingest", domain.source.name), "t.stage = 'ingest'")
+            run.counts["quarantined_new"] = warehouse.insert_new(
+                "quarantine", quarantine_rows(bad, "ingest", domain.source.name), "t.stage = 'ingest'"
+            )
     with run.stage("items"):
         _write_items(run, events)
     parsed.unpersist()
@@ -74,8 +76,7 @@ def count_fates(run: Run, records: DataFrame, parsed: DataFrame, events: DataFra
         raise InputError(f"source {source_path(run)!r} holds no record; expected at least one")
     reasons = {row["reason"]: row["count"] for row in parsed.groupBy("reason").count().collect()}
     usable = reasons.pop(None, 0)
-    span = events.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high")).first()
-    assert span is not None  # an aggregate without groups has one row
+    span = only_row(events.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high")))
     known = 0
     if span["n"]:
         stored = run.warehouse.read("events").filter(F.col("event_date").between(span["low"], span["high"])).select("event_id")
@@ -88,7 +89,9 @@ def count_fates(run: Run, records: DataFrame, parsed: DataFrame, events: DataFra
         "quarantined": sum(reasons.values()),
     }
     if span["n"] > usable or fates["used"] + usable - span["n"] + known + fates["quarantined"] != n_records:
-        raise ConservationError(f"records do not add up, nothing was committed: {fates}; this is a defect, please report it with the domain's YAML")
+        raise ConservationError(
+            f"records do not add up, nothing was committed: {fates}; this is a defect, please report it with the domain's YAML"
+        )
     run.counts |= fates | {f"quarantined: {reason}": count for reason, count in sorted(reasons.items())}
     log.info("ingest: %s", ", ".join(f"{name} {count:,}" for name, count in run.counts.items()))
     run.versions["first_date"], run.versions["last_date"] = str(span["low"]), str(span["high"])
@@ -98,9 +101,13 @@ def count_fates(run: Run, records: DataFrame, parsed: DataFrame, events: DataFra
 def _write_events(run: Run, events: DataFrame, fates: dict[str, int]) -> None:
     if not fates["used"] and "events" not in run.warehouse.rebuilding:
         return
-    inserted = run.warehouse.insert_new("events", events, in_range("event_date", run.versions["first_date"], run.versions["last_date"]))
+    inserted = run.warehouse.insert_new(
+        "events", events, in_range("event_date", run.versions["first_date"], run.versions["last_date"])
+    )
     if inserted > fates["used"]:
-        raise ConservationError(f"events: {inserted} rows committed, {fates['used']} counted before; this is a defect, please report it")
+        raise ConservationError(
+            f"events: {inserted} rows committed, {fates['used']} counted before; this is a defect, please report it"
+        )
     if inserted < fates["used"]:  # another run delivered the same records meanwhile
         late = fates["used"] - inserted
         run.counts |= {"used": inserted, "duplicates_known": fates["duplicates_known"] + late}

@@ -3,16 +3,18 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, date
+from datetime import UTC, date, datetime
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+from pyspark.core.broadcast import Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.errors import ConservationError, TableError
 from llmrec_pipeline.interest.state import States
-from llmrec_pipeline.recommendation import TopK, top_k
+from llmrec_pipeline.recommendation import top_k
 from llmrec_pipeline.recommendation.scorer import Scorer, Scores
 from llmrec_pipeline.steps.dataset import Dataset, day_number, day_of, load_dataset
 from llmrec_pipeline.steps.heads import Head, make_scorer, query_at, read_neighbours, serving_head
@@ -20,6 +22,7 @@ from llmrec_pipeline.steps.states import USERS_PER_BUCKET, advance_states, with_
 from llmrec_pipeline.steps.versions import data_versions, list_id
 from llmrec_pipeline.tables import DEFAULT_RECOMMENDATIONS, RECOMMENDATION_LOG, RECOMMENDATIONS
 from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.warehouse import only_row
 
 log = logging.getLogger("llmrec")
 TABLES = ("recommendations", "default_recommendations", "recommendation_log")
@@ -50,7 +53,9 @@ def recommend(run: Run) -> None:
     query = query_at(until, run.settings.domain)
     scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head.head_version, dataset.catalogue))
     with run.stage("score"):
-        lists = _lists(run, head, Ranker(scorer, dataset.titles, run.settings.pipeline.recommend.top_k, run.settings.pipeline.seed), until)
+        lists = _lists(
+            run, head, Ranker(scorer, dataset.titles, run.settings.pipeline.recommend.top_k, run.settings.pipeline.seed), until
+        )
         lists = _published(lists, head, publication, query.time).persist()
         _check(run, lists, scorer)
     with run.stage("write"):
@@ -107,7 +112,7 @@ class Ranker:
         return pa.table(columns)
 
 
-def basis_of(scores: Scores, states: States) -> np.ndarray:
+def basis_of(scores: Scores, states: States) -> npt.NDArray[np.str_]:
     """[U] what a list rests on: no_history, one_event, or joint."""
     behaviours = np.zeros(states.n_users)
     np.add.at(behaviours, np.repeat(np.arange(states.n_users), np.diff(states.own.offsets)), states.own.total.sum(axis=1))
@@ -124,14 +129,19 @@ def _lists(run: Run, head: Head, ranker: Ranker, until: int) -> DataFrame:
     return with_bucket(states, buckets).groupBy("bucket").applyInArrow(_in_task(shared), schema=LIST_SCHEMA)
 
 
-def _in_task(shared: "Broadcast") -> Callable[[pa.Table], pa.Table]:  # type: ignore[name-defined]  # noqa: F821
+def _in_task(shared: Broadcast[Ranker]) -> Callable[[pa.Table], pa.Table]:
     return lambda states: shared.value(states.drop_columns(["bucket"]))
 
 
 def _published(lists: DataFrame, head: Head, publication: str, as_of: float) -> DataFrame:
     moment = F.lit(datetime.fromtimestamp(as_of * 86_400, UTC)).cast("timestamp")
     nothing = {"reason": F.lit(None).cast("string"), "because_of": F.lit(None).cast("array<string>")}
-    versions = {"state_version": F.lit(head.state_version), "head_version": F.lit(head.head_version), "list_id": F.lit(publication), "as_of": moment}
+    versions = {
+        "state_version": F.lit(head.state_version),
+        "head_version": F.lit(head.head_version),
+        "list_id": F.lit(publication),
+        "as_of": moment,
+    }
     return lists.withColumns(nothing | versions).select(*RECOMMENDATIONS.column_names)
 
 
@@ -141,10 +151,11 @@ def _check(run: Run, lists: DataFrame, scorer: Scorer) -> None:
     Raises:
         ConservationError: a known user has no list.
     """
-    totals = lists.agg(F.count(F.lit(1)).alias("rows"), F.count_distinct("user_id").alias("users")).first()
-    assert totals is not None  # an aggregate without groups has one row
+    totals = only_row(lists.agg(F.count(F.lit(1)).alias("rows"), F.count_distinct("user_id").alias("users")))
     if totals["users"] != run.counts["users"]:
-        raise ConservationError(f"{totals['users']} lists for {run.counts['users']} known users, nothing was published; this is a defect, please report it")
+        raise ConservationError(
+            f"{totals['users']} lists for {run.counts['users']} known users, nothing was published; this is a defect, please report it"
+        )
     run.counts |= {"rows": totals["rows"], "items": scorer.catalogue.n_items}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
+from pyspark.core.broadcast import Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -15,6 +16,7 @@ from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.steps.dataset import Dataset, day_of
 from llmrec_pipeline.tables import INTEREST_STATES
 from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.warehouse import only_row
 
 USERS_PER_BUCKET = 512  # users whose histories a task holds at once
 
@@ -42,15 +44,22 @@ def advance_states(run: Run, model: InterestModel, dataset: Dataset, state_versi
     sequences = run.read("user_sequences").filter(F.col("event_date") < F.lit(day_of(until)))
     states = warehouse.read("interest_states").filter(F.col("state_version") == state_version)
     changed = changed_users(sequences, states).persist()
-    totals = changed.agg(F.count(F.lit(1)).alias("n"), F.count("since").alias("advanced")).first()
-    assert totals is not None  # an aggregate without groups has one row
-    run.counts |= {"users_changed": totals["n"], "users_advanced": totals["advanced"], "users_replayed": totals["n"] - totals["advanced"]}
+    totals = only_row(changed.agg(F.count(F.lit(1)).alias("n"), F.count("since").alias("advanced")))
+    run.counts |= {
+        "users_changed": totals["n"],
+        "users_advanced": totals["advanced"],
+        "users_replayed": totals["n"] - totals["advanced"],
+    }
     if totals["n"]:
         rows = _advanced(run, Advancer(model, dataset), sequences, states, changed, totals["n"])
-        versioned = rows.join(changed.select("user_id", "fingerprint"), on="user_id", how="inner").withColumn("state_version", F.lit(state_version))
+        versioned = rows.join(changed.select("user_id", "fingerprint"), on="user_id", how="inner").withColumn(
+            "state_version", F.lit(state_version)
+        )
         final = versioned.select(*INTEREST_STATES.column_names).persist()
         if final.count() != totals["n"]:
-            raise TableError(f"{final.count()} states came of {totals['n']} changed users; nothing was written, this is a defect, please report it")
+            raise TableError(
+                f"{final.count()} states came of {totals['n']} changed users; nothing was written, this is a defect, please report it"
+            )
         warehouse.upsert("interest_states", final, f"t.state_version = '{state_version}'")
         final.unpersist()
     changed.unpersist()
@@ -67,23 +76,32 @@ def changed_users(sequences: DataFrame, states: DataFrame) -> DataFrame:
     rows = sequences.select("user_id", "event_date", "fingerprint").join(known, on="user_id", how="left")
     old = F.bit_xor(F.when(F.col("event_date") <= F.col("last_date"), F.col("fingerprint")))
     users = rows.groupBy("user_id").agg(
-        F.bit_xor("fingerprint").alias("fingerprint"), old.alias("old"), F.first("seen").alias("seen"), F.first("last_date").alias("last_date")
+        F.bit_xor("fingerprint").alias("fingerprint"),
+        old.alias("old"),
+        F.first("seen").alias("seen"),
+        F.first("last_date").alias("last_date"),
     )
     since = F.when(F.col("old") == F.col("seen"), F.col("last_date"))
     changed = users.filter(~F.col("fingerprint").eqNullSafe(F.col("seen")))
     return changed.select("user_id", "fingerprint", since.alias("since"))
 
 
-def _advanced(run: Run, advancer: Advancer, sequences: DataFrame, states: DataFrame, changed: DataFrame, n_users: int) -> DataFrame:
+def _advanced(
+    run: Run, advancer: Advancer, sequences: DataFrame, states: DataFrame, changed: DataFrame, n_users: int
+) -> DataFrame:
     buckets = -(-n_users // USERS_PER_BUCKET)
     new = sequences.select(*COLUMNS).join(changed.select("user_id", "since"), on="user_id", how="inner")
     new = new.filter(F.col("since").isNull() | (F.col("event_date") > F.col("since"))).drop("since")
-    carried = states.join(changed.filter("since IS NOT NULL").select("user_id"), on="user_id", how="left_semi").drop("state_version", "fingerprint")
+    carried = states.join(changed.filter("since IS NOT NULL").select("user_id"), on="user_id", how="left_semi").drop(
+        "state_version", "fingerprint"
+    )
     shared = run.spark.sparkContext.broadcast(advancer)
     names = [name for name in INTEREST_STATES.column_names if name not in ("state_version", "fingerprint")]
     schema = run.warehouse.schema("interest_states")
     by_bucket = [with_bucket(df, buckets).groupBy("bucket") for df in (new, carried)]
-    return by_bucket[0].cogroup(by_bucket[1]).applyInArrow(_in_task(shared), schema=type(schema)([schema[name] for name in names]))
+    return (
+        by_bucket[0].cogroup(by_bucket[1]).applyInArrow(_in_task(shared), schema=type(schema)([schema[name] for name in names]))
+    )
 
 
 def with_bucket(rows: DataFrame, buckets: int) -> DataFrame:
@@ -91,5 +109,5 @@ def with_bucket(rows: DataFrame, buckets: int) -> DataFrame:
     return rows.withColumn("bucket", F.pmod(F.xxhash64("user_id"), F.lit(buckets)))
 
 
-def _in_task(shared: "Broadcast") -> Callable[[pa.Table, pa.Table], pa.Table]:  # type: ignore[name-defined]  # noqa: F821
+def _in_task(shared: "Broadcast[Advancer]") -> Callable[[pa.Table, pa.Table], pa.Table]:
     return lambda sequences, states: shared.value(sequences, states)

@@ -59,7 +59,17 @@ def _print_metrics(console: Console, run: Run) -> None:
     found = {(row["model"], row["slice"], row["metric"]): row for row in rows}
     first = found["joint", "all", "ndcg"]
     title = f"Quality on the {run.settings.pipeline.evaluation.window_days} days from {first['window']}: {first['n']:,} users, ranked over all items"
-    table = Table("model", f"NDCG@{K}", f"HR@{K}", f"recall@{K}", f"MRR@{K}", "NDCG, first-time", "joint better by (95%)", title=title, title_justify="left")
+    table = Table(
+        "model",
+        f"NDCG@{K}",
+        f"HR@{K}",
+        f"recall@{K}",
+        f"MRR@{K}",
+        "NDCG, first-time",
+        "joint better by (95%)",
+        title=title,
+        title_justify="left",
+    )
     for model, label in LABELS.items():
         if (model, "all", "ndcg") not in found:
             continue
@@ -98,7 +108,12 @@ def _print_users(console: Console, warehouse: Warehouse) -> None:
     for user in chosen:
         dates = sequences.filter(F.col("user_id") == user).orderBy(F.col("event_date").desc()).limit(RECENT).collect()
         lines = [f"{row['event_date']}  {text}" for row in dates for text in row["text"].split("\n")][:RECENT]
-        places = warehouse.read("recommendations").filter((F.col("user_id") == user) & (F.col("rank") <= LISTED)).orderBy("rank").collect()
+        places = (
+            warehouse.read("recommendations")
+            .filter((F.col("user_id") == user) & (F.col("rank") <= LISTED))
+            .orderBy("rank")
+            .collect()
+        )
         table = Table("recent behaviours", "recommended", title=f"User {user}", title_justify="left")
         listed = [f"{row['rank']:>2}. {row['title'] or row['item_id']}" for row in places]
         for i in range(max(len(lines), len(listed))):

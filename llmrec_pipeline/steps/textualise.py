@@ -5,7 +5,7 @@ from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.sequences import distinct_texts, fingerprints, item_texts, user_sequences, with_texts
 from llmrec_pipeline.tracking import Run
-from llmrec_pipeline.warehouse import in_range
+from llmrec_pipeline.warehouse import in_range, only_row
 
 TABLES = ("texts", "user_sequences")
 
@@ -26,11 +26,14 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
     with run.stage("sequences"):
         textual = with_texts(events, described)
         changed = _changed(textual, warehouse.read("user_sequences")).persist()
-        span = changed.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high")).first()
-        assert span is not None  # an aggregate without groups has one row
+        span = only_row(
+            changed.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high"))
+        )
         run.counts["sequences_changed"] = span["n"]
         if span["n"] or "user_sequences" in warehouse.rebuilding:
-            rows = user_sequences(textual.join(changed, on=["user_id", "event_date"], how="left_semi"), run.settings.pipeline.seed)
+            rows = user_sequences(
+                textual.join(changed, on=["user_id", "event_date"], how="left_semi"), run.settings.pipeline.seed
+            )
             warehouse.upsert("user_sequences", rows, in_range("event_date", span["low"], span["high"]))
         changed.unpersist()
     described.unpersist()

@@ -66,7 +66,9 @@ def train(run: Run) -> None:
         with TemporaryDirectory() as folder:
             uri = _log(run, registry, mlflow, found, trained, fit, Path(folder))
         _complete(run, found, (dataset, neighbours), last)
-        registry.register(uri, mlflow.active_run().info.run_id, {"head_version": head, "state_version": state, "encoder_id": encoder_id})
+        registry.register(
+            uri, mlflow.active_run().info.run_id, {"head_version": head, "state_version": state, "encoder_id": encoder_id}
+        )
 
 
 def training_window(run: Run) -> tuple[Window, int]:
@@ -152,7 +154,9 @@ def _fit_joint(run: Run, trained: TrainedModel, dataset: Dataset, histories: His
     settings, query = run.settings, query_at(window.validation_start, run.settings.domain)
     neighbours = neighbours_before(run, dataset, histories, window.validation_start, trained)
     edges = settings.pipeline.joint.history_edges
-    neutral = JointWeights(cf_repeat_weight=0.0, cf_temperature=1.0, cf_weight=(0.0,) * (len(edges) + 1), history_edges=edges, temperature=1.0)
+    neutral = JointWeights(
+        cf_repeat_weight=0.0, cf_temperature=1.0, cf_weight=(0.0,) * (len(edges) + 1), history_edges=edges, temperature=1.0
+    )
     head = Head(trained.model, neutral, "", "", dataset.encoder_id, window.validation_start, window.start)
     scorer = make_scorer(run, head, dataset, query, neighbours)
     wanted = targets_between(histories, window.validation_start, window.start, scorer.is_target)
@@ -202,7 +206,9 @@ def _write_neighbours(run: Run, head: Head, dataset: Dataset, neighbours: Neighb
 
     ids = dataset.catalogue.item_ids
     rows = pd.DataFrame({"item_id": ids[neighbours.item], "neighbour_id": ids[neighbours.neighbour], "weight": neighbours.weight})
-    df = run.spark.createDataFrame(rows).withColumns({"head_version": F.lit(head.head_version), "trained_until": F.lit(day_of(head.start))})
+    df = run.spark.createDataFrame(rows).withColumns(
+        {"head_version": F.lit(head.head_version), "trained_until": F.lit(day_of(head.start))}
+    )
     typed = df.withColumn("weight", F.col("weight").cast("float")).select(*ITEM_NEIGHBOURS.column_names)
     run.counts["neighbours"] = run.warehouse.insert_new("item_neighbours", typed, f"t.head_version = '{head.head_version}'")
     run.wrote("item_neighbours")

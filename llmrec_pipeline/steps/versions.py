@@ -45,14 +45,31 @@ def state_version(settings: Settings, encoder_id: str, until: int, inputs: dict[
 
 def head_version(settings: Settings, state: str) -> str:
     """All that the head adds to a state_version."""
-    return hash_json({"state_version": state, "config": settings.digest("collaborative", "joint"), "source": source_hash(HEAD_PACKAGES)})
+    return hash_json(
+        {"state_version": state, "config": settings.digest("collaborative", "joint"), "source": source_hash(HEAD_PACKAGES)}
+    )
 
 
 def list_id(settings: Settings, head: str, as_of: int, inputs: dict[str, str]) -> str:
     """What makes a publication of lists."""
-    return hash_json({"head_version": head, "as_of": as_of, "inputs": inputs, "config": settings.digest("recommend"), "source": source_hash(HEAD_PACKAGES)})
+    return hash_json(
+        {
+            "head_version": head,
+            "as_of": as_of,
+            "inputs": inputs,
+            "config": settings.digest("recommend"),
+            "source": source_hash(HEAD_PACKAGES),
+        }
+    )
 
 
 def evaluation_id(settings: Settings, head: str, inputs: dict[str, str]) -> str:
     packages = ("evaluation", *HEAD_PACKAGES)
-    return hash_json({"head_version": head, "inputs": inputs, "config": settings.digest("evaluation", "recommend"), "source": source_hash(packages)})
+    return hash_json(
+        {
+            "head_version": head,
+            "inputs": inputs,
+            "config": settings.digest("evaluation", "recommend"),
+            "source": source_hash(packages),
+        }
+    )

@@ -36,12 +36,17 @@ PLAIN = {"user_id": "user", "item_id": "item", "event_type": "action", "event_ti
 
 def write(path: Path, *lines: str, end: str = "\n", bom: bool = False) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(((b"\xef\xbb\xbf" if bom else b"") + end.join([*lines, ""]).encode()))
+    path.write_bytes((b"\xef\xbb\xbf" if bom else b"") + end.join([*lines, ""]).encode())
     return path
 
 
 def test_day_first_dates_are_read_as_declared(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
-    rows = ["u1,tea,03/08/2024 10:15,buy", "u1,mug,12/08/2024 12:00,buy", "u2,jam,31/08/2024 23:59,buy", "u2,tea,01/09/2024 00:01,buy"]
+    rows = [
+        "u1,tea,03/08/2024 10:15,buy",
+        "u1,mug,12/08/2024 12:00,buy",
+        "u2,jam,31/08/2024 23:59,buy",
+        "u2,tea,01/09/2024 00:01,buy",
+    ]
     file = write(tmp_path / "log.csv", "user,item,time,action", *rows)
     run = run_job("ingest", make_settings(domain(file, PLAIN, time_formats=["dd/MM/yyyy HH:mm"])))
     months = [row[0].month for row in run.warehouse.read("events").select("event_time").collect()]
@@ -64,7 +69,12 @@ def test_formats_that_the_column_cannot_settle_are_refused(tmp_path: Path, make_
 
 
 def test_ids_that_differ_in_zeros_stay_apart(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
-    log = ["0042,7,2024-04-02 09:00:00,buy", "42,007,2024-04-02 09:01:00,buy", "4.2e1,12e3,2024-04-02 09:02:00,buy", "42,12000,2024-04-02 09:03:00,buy"]
+    log = [
+        "0042,7,2024-04-02 09:00:00,buy",
+        "42,007,2024-04-02 09:01:00,buy",
+        "4.2e1,12e3,2024-04-02 09:02:00,buy",
+        "42,12000,2024-04-02 09:03:00,buy",
+    ]
     file = write(tmp_path / "log" / "shop=007" / "log.csv", "user,item,time,action", *log)
     items = write(tmp_path / "items.csv", "plu,label", "7,Bananas", "007,Spy novel", "12e3,Desk lamp", "12000,Office chair")
     catalogue = {"source": {"path": str(items), "format": "csv"}, "columns": {"item_id": "plu", "title": "label"}}
@@ -100,12 +110,23 @@ def test_headers_may_come_in_another_order_but_not_with_other_names(tmp_path: Pa
 
 
 def test_the_two_nights_of_the_year(spark: SparkSession, tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
-    local = ["2024-03-31 01:59:59", "2024-03-31 02:30:00", "2024-03-31 03:00:00", "2024-10-27 01:59:00", "2024-10-27 02:50:00", "2024-07-01 00:30:00"]
+    local = [
+        "2024-03-31 01:59:59",
+        "2024-03-31 02:30:00",
+        "2024-03-31 03:00:00",
+        "2024-10-27 01:59:00",
+        "2024-10-27 02:50:00",
+        "2024-07-01 00:30:00",
+    ]
     file = write(tmp_path / "log.csv", "user,item,time,action", *[f"u1,i{n},{time},buy" for n, time in enumerate(local)])
     spark.conf.set("spark.sql.session.timeZone", "America/New_York")
     run = run_job("ingest", make_settings(domain(file, PLAIN, zone="Europe/Berlin")))
     assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
-    rows = run.warehouse.read("events").selectExpr("item_id", "date_format(event_time, 'yyyy-MM-dd HH:mm:ss') AS t", "string(event_date) AS d").collect()
+    rows = (
+        run.warehouse.read("events")
+        .selectExpr("item_id", "date_format(event_time, 'yyyy-MM-dd HH:mm:ss') AS t", "string(event_date) AS d")
+        .collect()
+    )
     assert {row.item_id: (row.t, row.d) for row in rows} == {
         "i0": ("2024-03-31 00:59:59", "2024-03-31"),
         "i2": ("2024-03-31 01:00:00", "2024-03-31"),
@@ -151,9 +172,19 @@ def test_every_kind_of_dirt_gets_its_reason(tmp_path: Path, make_settings: Make,
 
 
 def test_anonymous_rows_are_kept_where_the_domain_says_so(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
-    file = write(tmp_path / "log.csv", "user,item,time,action", ",tea,2024-01-01 10:00:00,buy", "n/a,mug,2024-01-01 10:00:00,buy", "u1,jam,2024-01-01 10:00:00,buy")
+    file = write(
+        tmp_path / "log.csv",
+        "user,item,time,action",
+        ",tea,2024-01-01 10:00:00,buy",
+        "n/a,mug,2024-01-01 10:00:00,buy",
+        "u1,jam,2024-01-01 10:00:00,buy",
+    )
     run = run_job("ingest", make_settings(domain(file, PLAIN, anonymous="keep", source={"missing": ["n/a"]})))
-    assert sorted((row.user_id or "", row.item_id) for row in run.warehouse.read("events").collect()) == [("", "mug"), ("", "tea"), ("u1", "jam")]
+    assert sorted((row.user_id or "", row.item_id) for row in run.warehouse.read("events").collect()) == [
+        ("", "mug"),
+        ("", "tea"),
+        ("u1", "jam"),
+    ]
 
 
 def test_json_lines_with_a_broken_one(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
@@ -171,21 +202,34 @@ def test_late_and_repeated_deliveries_end_in_the_same_tables(tmp_path: Path, mak
     header = "user,item,label,time,action"
     days = {
         "2024-01-01": ["u1,i1,OLD NAME,2024-01-01 10:00:00,buy"],
-        "2024-01-02": ["u1,i1,NEW NAME,2024-01-02 10:00:00,buy", "u1,i1,NEW NAME,2024-01-02 11:00:00,buy", "u2,i2,Jam,2024-01-02 10:00:00,buy"],
+        "2024-01-02": [
+            "u1,i1,NEW NAME,2024-01-02 10:00:00,buy",
+            "u1,i1,NEW NAME,2024-01-02 11:00:00,buy",
+            "u2,i2,Jam,2024-01-02 10:00:00,buy",
+        ],
     }
     for day, rows in days.items():
         write(tmp_path / "in" / f"{day}.csv", header, *rows)
     tables = []
-    for name, order in (("once", [["2024-01-01", "2024-01-02"]]), ("late", [["2024-01-02"], ["2024-01-02"], ["2024-01-01"], ["2024-01-01"]])):
+    for name, order in (
+        ("once", [["2024-01-01", "2024-01-02"]]),
+        ("late", [["2024-01-02"], ["2024-01-02"], ["2024-01-01"], ["2024-01-01"]]),
+    ):
         for delivery in order:
             path = tmp_path / "in" / ("*.csv" if len(delivery) > 1 else f"{delivery[0]}.csv")
             settings = make_settings(domain(path, PLAIN, items={"columns": {"title": "label"}}), f"warehouse={tmp_path / name}")
             run = run_job("ingest", settings)
             run_job("textualise", settings)
         read = run.warehouse.read
-        tables.append([sorted(map(str, read(table).collect())) for table in ("events", "items", "texts", "user_sequences", "quarantine")])
+        tables.append(
+            [sorted(map(str, read(table).collect())) for table in ("events", "items", "texts", "user_sequences", "quarantine")]
+        )
         assert {row.item_id: row.title for row in read("items").collect()} == {"i1": "OLD NAME", "i2": "Jam"}
-        assert [row.text for row in read("user_sequences").orderBy("user_id", "event_date").collect()] == ["bought OLD NAME", "bought OLD NAME\nbought OLD NAME", "bought Jam"]
+        assert [row.text for row in read("user_sequences").orderBy("user_id", "event_date").collect()] == [
+            "bought OLD NAME",
+            "bought OLD NAME\nbought OLD NAME",
+            "bought Jam",
+        ]
     once, late = tables
     assert late[:2] == once[:2]
     assert late[3:] == once[3:]
@@ -198,7 +242,9 @@ def test_a_lost_row_fails_the_job_before_anything_is_committed(
     from llmrec_pipeline.errors import ConservationError
     from llmrec_pipeline.steps import ingest
 
-    file = write(tmp_path / "log.csv", "user,item,time,action", "u1,tea,2024-01-01 10:00:00,buy", "u2,tea,2024-01-01 10:00:00,buy")
+    file = write(
+        tmp_path / "log.csv", "user,item,time,action", "u1,tea,2024-01-01 10:00:00,buy", "u2,tea,2024-01-01 10:00:00,buy"
+    )
     settings = make_settings(domain(file, PLAIN))
     whole = ingest.parse_events
     with monkeypatch.context() as patch:

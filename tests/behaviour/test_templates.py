@@ -20,7 +20,13 @@ def sentences(spark: SparkSession, template: str, *items: dict[str, str | None],
 @pytest.mark.spark
 def test_missing_fields_leave_no_comma_and_no_none(spark: SparkSession) -> None:
     full = {"title": "Mug", "brand": "Pape", "price_band": "2-5"}
-    assert sentences(spark, "bought {title}[, brand {brand}][, price {price_band}]", full, {"title": "Mug"}, {"title": "Mug", "price_band": "2-5"}) == [
+    assert sentences(
+        spark,
+        "bought {title}[, brand {brand}][, price {price_band}]",
+        full,
+        {"title": "Mug"},
+        {"title": "Mug", "price_band": "2-5"},
+    ) == [
         "bought Mug, brand Pape, price 2-5",
         "bought Mug",
         "bought Mug, price 2-5",
@@ -35,7 +41,16 @@ def test_a_sentence_without_any_value_is_null(spark: SparkSession) -> None:
 @pytest.mark.spark
 @pytest.mark.parametrize(
     "title",
-    ["Poster {title} edition", "Set {0} of 3", "{{ user_id }}", "Unclosed { bracket", "{0.__class__}", "100% %(brand)s %s", "$brand ${title} \\1 \\n", "[x], [y"],
+    [
+        "Poster {title} edition",
+        "Set {0} of 3",
+        "{{ user_id }}",
+        "Unclosed { bracket",
+        "{0.__class__}",
+        "100% %(brand)s %s",
+        "$brand ${title} \\1 \\n",
+        "[x], [y",
+    ],
 )
 def test_data_is_never_read_as_template(spark: SparkSession, title: str) -> None:
     assert sentences(spark, "saw {title}[ by {brand}]", {"title": title, "brand": "{title}"}) == [f"saw {title} by {{title}}"]
@@ -67,4 +82,11 @@ def test_price_bands_have_fixed_edges(spark: SparkSession) -> None:
     assert [row[0] for row in df.select(price_band(F.col("price"), ())).collect()] == [
         "<0.1", "0.1-0.2", "1-2", "2-5", "2-5", "100000-200000", ">=500000", None, None,
     ]  # fmt: skip
-    assert [row[0] for row in df.select(price_band(F.col("price"), (3.0, 50.0))).collect()][:6] == ["<3", "<3", "<3", "<3", "3-50", ">=50"]
+    assert [row[0] for row in df.select(price_band(F.col("price"), (3.0, 50.0))).collect()][:6] == [
+        "<3",
+        "<3",
+        "<3",
+        "<3",
+        "3-50",
+        ">=50",
+    ]

@@ -44,10 +44,11 @@ def make_model() -> Callable[..., InterestModel]:
                 repeats=repeats,
             )
             with torch.no_grad():
-                for weight in (model.head.bias.weight, model.head.gate.length.weight, model.head.gate.recency.weight):
+                head = model.head
+                for weight in (head.bias.weight, head.gate.length.weight, head.gate.recency.weight):
                     weight.normal_()
-                for name in ("popularity", "repeat", "bias_text"):
-                    getattr(model.head, name).normal_()
+                for weight in (head.popularity, head.bias_text, *head.repeat.parameters()):
+                    weight.normal_()
         return model.eval()
 
     return make

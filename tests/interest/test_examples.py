@@ -50,4 +50,4 @@ def test_popularity_and_candidates_are_as_of_the_day_of_the_step() -> None:
     np.testing.assert_allclose(examples.popularity[1, 0, 0], np.log1p(2 * 2 ** (-2 / half_life)), rtol=1e-6)
     position, item, features = examples.own.of_steps(np.array([1]))
     assert list(zip(position.tolist(), item.tolist(), strict=True)) == [(0, 0), (0, 1)]
-    np.testing.assert_allclose(features[0, 0], np.log1p(2 * 2 ** (-2 / InterestConfig().repeat_half_lives[0])), rtol=1e-6)
+    np.testing.assert_allclose(features[0, 0], 2 * 2 ** (-2 / InterestConfig().repeat_half_lives[0]), rtol=1e-6)

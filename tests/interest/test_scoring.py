@@ -1,4 +1,6 @@
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,47 +19,58 @@ from llmrec_pipeline.interest.state import States
 Make = Callable[..., InterestModel]
 Float32 = npt.NDArray[np.float32]
 QUERY = Query(112.0, 112)
+BEHAVIOURS = [(100.0, 0, 0), (100.0, 1, 1), (104.5, 0, 0), (104.5, 5, 0)]  # of user a: (instant, item, type)
 HISTORIES = histories_of({"a": [(100.0, [(0, 0), (1, 1)]), (104.5, [(0, 0), (5, 0)])], "b": []})
 
 
-def logit_by_hand(model: InterestModel, states: States, user: int, item: int, text: Float32) -> tuple[float, float, float, float]:
-    """The four parts of DESIGN 1.5 for one user and one item, term by term."""
+def logit_by_hand(model: InterestModel, states: States, user: int, item: int, text: Float32) -> tuple[float, float, float]:
+    """Short, long and bias of DESIGN 1.5 for one user and one item, term by term."""
     head, carry = model.head, Carry.of(states, model.layout, torch.float64)
     short, long, gate = head.interest(carry, torch.full((2,), QUERY.time, dtype=torch.float64))
     trained = item < N_ITEMS - 1
     vector = head.items.tower(torch.from_numpy(text[item])[None])[0] + (head.items.ids.weight[item + 1] if trained else 0)
     standard = (torch.from_numpy(text[item]) - 0.1) / 2.0
     bias = head.bias.weight[item + 1, 0] if trained else standard @ head.bias_text[:-1] + head.bias_text[-1]
-    repeat = 0.0
-    for name, w, lives in (("bias", head.popularity, model.config.popularity_half_lives), ("own", head.repeat, model.config.repeat_half_lives)):
-        for h, life in enumerate(lives):
-            for kind in range(2):
-                counted = 0.0
-                for step in range(HISTORIES.n_steps):
-                    for row in range(HISTORIES.event_offsets[step], HISTORIES.event_offsets[step + 1]):
-                        same = HISTORIES.item[row] == item and HISTORIES.event_type[row] == kind
-                        clock = HISTORIES.step_day[step] if name == "bias" else HISTORIES.step_time[step]
-                        counted += same * 2 ** (-(112 - clock) / life) * (name == "bias" or user == 0)
-                if name == "bias":
-                    bias = bias + w[kind, h] * np.log(1 + counted)
-                else:
-                    repeat += float(w[kind, h]) * np.log(1 + counted)
+    bias = bias + sum_of_logs(head.popularity, model.config.popularity_half_lives, item)
     g = gate[user]
-    return float(vector @ head.w1(g * short[user])), float(vector @ head.w1((1 - g) * long[user])), float(bias), repeat
+    return float(vector @ head.w1(g * short[user])), float(vector @ head.w1((1 - g) * long[user])), float(bias)
+
+
+def sum_of_logs(weights: torch.Tensor, half_lives: tuple[float, ...], item: int) -> float:
+    """Counted part of b_i(t): sum over types and half-lives of a log(1 + decayed count)."""
+    total = 0.0
+    for kind, (h, life) in itertools.product((0, 1), enumerate(half_lives)):
+        count = sum(2 ** (-(112 - int(time)) / life) for time, row, k in BEHAVIOURS if row == item and k == kind)
+        total += float(weights[kind, h]) * np.log(1 + count)
+    return total
+
+
+def repeat_by_hand(model: InterestModel, bias: Float32, item: int) -> float:
+    """r_{a,i}(t) as its docstring has it."""
+    part, mass = model.head.repeat, 0.0
+    for kind, (h, life) in itertools.product((0, 1), enumerate(model.config.repeat_half_lives)):
+        aged = [(row, 2 ** (-(112 - time) / life)) for time, row, k in BEHAVIOURS if k == kind]
+        own, total = sum(weight for row, weight in aged if row == item), sum(weight for _, weight in aged)
+        mass += np.exp(float(part.strength[kind, h])) * own / (1 + total) ** float(part.saturation[h])
+    share = np.exp(bias[item]) / np.exp(bias[:5]).sum()  # item 5 is no candidate yet
+    return float(np.log(1 + mass * share ** -float(part.rivalry)))
 
 
 @pytest.mark.parametrize("repeats", [True, False])
 def test_parts_are_those_of_the_design(repeats: bool, make_model: Make, catalogue: Catalogue, text: Float32) -> None:
     model = make_model(repeats=repeats)
+    catalogue = replace(catalogue, first_day=np.array([0, 0, 0, 0, 0, 112], dtype=np.int32))
     states = advance(model, States.empty(HISTORIES.user_ids, model.layout), HISTORIES, catalogue, text)
     popularity = decayed_counts(daily_of(HISTORIES), 112, model.config.popularity_half_lives, N_ITEMS, 2)
     parts = score_parts(model, states, QUERY, catalogue, item_side(model, catalogue, text), popularity)
     with torch.no_grad():
         for user in (0, 1):
             for item in range(N_ITEMS):
-                short, long, bias, repeat = logit_by_hand(model, states, user, item, text)
+                short, long, bias = logit_by_hand(model, states, user, item, text)
+                repeat = repeat_by_hand(model, parts.bias, item) if repeats and user == 0 else 0.0
                 found = (parts.short[user, item], parts.long[user, item], parts.bias[item], parts.repeat[user, item])
-                np.testing.assert_allclose(found, (short, long, bias, repeat if repeats else 0.0), rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(found, (short, long, bias, repeat), rtol=1e-4, atol=1e-5)
+    assert (parts.repeat[0] > 0.01).tolist() == ([True, True, False, False, False, True] if repeats else [False] * 6)
     np.testing.assert_allclose(parts.logits, parts.short + parts.long + parts.bias + parts.repeat)
     assert parts.logits.dtype == np.float32
 

@@ -54,7 +54,13 @@ def states_of(path) -> dict[str, tuple]:
 def deliver(path, source: Path, *days: str) -> None:
     """Ingest to recommend for each of the days."""
     for day in days:
-        path.run("ingest", "textualise", "encode", "recommend", overrides=(f"domain.source.path={source}/{day}.csv", f"day='{day[-10:]}'"))
+        path.run(
+            "ingest",
+            "textualise",
+            "encode",
+            "recommend",
+            overrides=(f"domain.source.path={source}/{day}.csv", f"day='{day[-10:]}'"),
+        )
 
 
 def test_two_days_one_after_the_other_give_what_both_at_once_give(spark, make_path, tmp_path: Path) -> None:
@@ -77,7 +83,11 @@ def test_two_days_one_after_the_other_give_what_both_at_once_give(spark, make_pa
     one, other = states_of(apart), states_of(together)
     assert set(one) == set(other)
     for user, state in one.items():
-        assert (state["steps"], state["last_day"], state["fingerprint"]) == (other[user]["steps"], other[user]["last_day"], other[user]["fingerprint"])
+        assert (state["steps"], state["last_day"], state["fingerprint"]) == (
+            other[user]["steps"],
+            other[user]["last_day"],
+            other[user]["fingerprint"],
+        )
         for name in ("h", "c", "accumulators"):
             assert state[name] == pytest.approx(other[user][name], abs=1e-5)
     for mine, theirs in zip(lists_of(apart, "2019-11-05"), lists_of(together, "2019-11-05"), strict=True):
@@ -116,11 +126,23 @@ def faults(monkeypatch: pytest.MonkeyPatch, met: set[tuple[str, str]]) -> Iterat
 
 def contents(path) -> dict[str, list[str]]:
     """Rows of every table, floats to five digits, order-free; job_runs and what names runs left out."""
-    tables = ("events", "quarantine", "items", "texts", "user_sequences", "text_embeddings", "item_neighbours", "recommendations", "recommendation_log")
+    tables = (
+        "events",
+        "quarantine",
+        "items",
+        "texts",
+        "user_sequences",
+        "text_embeddings",
+        "item_neighbours",
+        "recommendations",
+        "recommendation_log",
+    )
     found = {}
     for name in tables:
         df: DataFrame = path.warehouse.read(name).drop("state_version", "head_version", "list_id")
-        found[name] = sorted(str([round(v, 4) if isinstance(v, float) else v for v in row]) for row in df.drop("embedding").collect())
+        found[name] = sorted(
+            str([round(v, 4) if isinstance(v, float) else v for v in row]) for row in df.drop("embedding").collect()
+        )
     return found
 
 

@@ -17,8 +17,15 @@ def read(clicks, name: str) -> pl.DataFrame:
 def test_every_record_has_one_fate(clicks) -> None:
     counts = clicks.runs["ingest"].counts
     assert counts["records"] == 5_828
-    assert counts["records"] == counts["used"] + counts["duplicates_in_delivery"] + counts["duplicates_known"] + counts["quarantined"]
-    assert (counts["duplicates_in_delivery"], counts["quarantined: unknown event type"], counts["quarantined: no user"]) == (20, 15, 5)
+    assert (
+        counts["records"]
+        == counts["used"] + counts["duplicates_in_delivery"] + counts["duplicates_known"] + counts["quarantined"]
+    )
+    assert (counts["duplicates_in_delivery"], counts["quarantined: unknown event type"], counts["quarantined: no user"]) == (
+        20,
+        15,
+        5,
+    )
     assert read(clicks, "events").height == counts["used"]
     assert read(clicks, "quarantine").filter(pl.col("stage") == "ingest").height == counts["quarantined"]
 
@@ -34,11 +41,19 @@ def test_every_user_has_twenty_distinct_ranked_items(clicks) -> None:
     lists = read(clicks, "recommendations")
     users = set(read(clicks, "user_sequences")["user_id"])
     assert set(lists["user_id"]) == users
-    by_user = lists.group_by("user_id").agg(pl.col("rank").sort().alias("ranks"), pl.col("item_id").n_unique().alias("items"), pl.col("item_id"))
+    by_user = lists.group_by("user_id").agg(
+        pl.col("rank").sort().alias("ranks"), pl.col("item_id").n_unique().alias("items"), pl.col("item_id")
+    )
     assert set(by_user["items"]) == {20}
     assert all(list(ranks) == list(range(1, 21)) for ranks in by_user["ranks"])
     assert by_user["item_id"].n_unique() > len(users) / 2  # many different lists
-    assert lists.null_count().select("title", "score", "log_p", "log_s", "list_id").row(0) == (lists["title"].null_count(), 0, 0, 0, 0)
+    assert lists.null_count().select("title", "score", "log_p", "log_s", "list_id").row(0) == (
+        lists["title"].null_count(),
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 def test_the_shares_add_up_to_the_score_and_order_the_list(clicks) -> None:
