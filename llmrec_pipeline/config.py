@@ -121,7 +121,7 @@ class EncoderConfig(_Section):
     normalise: bool = Field(True, description="scale vectors to unit length")
     max_length: int = Field(64, ge=4, description="tokens per text, special tokens included; what is beyond is cut off")
     token_budget: PositiveInt = Field(
-        1024, description="padded tokens per forward pass; 1024 is fastest on CPU, a GPU wants more (docs/encoding.md)"
+        1024, description="padded tokens per forward pass; best on CPU, a GPU wants more (docs/encoding.md)"
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the forward pass; part of encoder_id")
 
@@ -153,6 +153,9 @@ class InterestConfig(_Section):
     )
     max_epochs: PositiveInt = 15
     patience: PositiveInt = Field(3, description="epochs without a better validation NDCG@10 before stopping")
+    target_exponent: Share = Field(
+        0.5, description="an example's weight is its number of targets to this power: 0 counts baskets, 1 items; between is best on retail"
+    )
     window_steps: PositiveInt = Field(64, description="steps of one truncated back-propagation window; state is carried across")
     batch_steps: PositiveInt = Field(512, description="query positions in one full softmax; bounds memory")
 
@@ -214,7 +217,7 @@ class EvaluationConfig(_Section):
 
 class TrackingConfig(_Section):
     uri: str = Field("sqlite:///mlflow.db", description="MLflow tracking and registry store")
-    experiment: str = "llmrec"
+    experiment: str = Field("llmrec", description="MLflow experiment of the training runs")
 
 
 class PipelineConfig(_Section):

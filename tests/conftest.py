@@ -1,5 +1,6 @@
 """One Spark session for the whole suite, and small domains to run jobs on."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,27 @@ from llmrec_pipeline.session import get_session
 from llmrec_pipeline.tracking import Run
 
 ROOT = Path(__file__).parent.parent
+TINY = {
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    """The shared session: settings from the environment's spark-defaults, few shuffle partitions."""
+    """The shared session: settings from the environment's spark-defaults, made fit for tables of a few rows.
+
+    Compiling code for them costs more than it saves; the tests of spark-submit run with Spark's own settings.
+    """
+    options = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1", "spark.driver.memory": "2g"}
+    arguments = [part for name, value in options.items() for part in ("--conf", f"'{name}={value}'")]
+    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*arguments, "pyspark-shell"])
     session = get_session("tests")
-    session.conf.set("spark.sql.shuffle.partitions", "2")
+    del os.environ["PYSPARK_SUBMIT_ARGS"]
+    for name, value in TINY.items():
+        session.conf.set(name, value)
     yield session
     session.stop()
 

@@ -56,7 +56,7 @@ class Encoder:
     In fp32 a text's vector does not depend on the texts beside it (to 1e-5); in bf16 it does in the third decimal.
     """
 
-    def __init__(self, spec: EncoderSpec, device: str = "cpu", token_budget: int = 4096) -> None:
+    def __init__(self, spec: EncoderSpec, device: str = "cpu", token_budget: int = 1024) -> None:
         """Loads the model onto `device` ("cpu", "cuda:0").
 
         Args:

@@ -64,7 +64,9 @@ def load(folder: str | Path) -> TrainedModel:
     folder = Path(folder)
     missing = [name for name in (RECURRENCE, HEAD, DESCRIPTION) if not (folder / name).exists()]
     if missing:
-        raise ModelError(f"model folder {folder} lacks {', '.join(missing)}; expected the three files that train writes; run train again")
+        raise ModelError(
+            f"model folder {folder} lacks {', '.join(missing)}; expected the three files that train writes; run train again"
+        )
     try:
         description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         _check_bound(folder, description["files"])
@@ -93,11 +95,15 @@ def _check_bound(folder: Path, expected: dict[str, str]) -> None:
     for name in (RECURRENCE, HEAD):
         found = file_hash(folder / name)
         if found != expected[name]:
-            raise ModelError(f"{name} has hash {found}, {DESCRIPTION} was written for {expected[name]}; use the files of one training run")
+            raise ModelError(
+                f"{name} has hash {found}, {DESCRIPTION} was written for {expected[name]}; use the files of one training run"
+            )
     with safe_open(folder / HEAD, framework="pt") as file:
         bound = (file.metadata() or {}).get(RECURRENCE)
     if bound != expected[RECURRENCE]:
-        raise ModelError(f"{HEAD} was trained with {RECURRENCE} of hash {bound}, found {expected[RECURRENCE]}; use the files of one training run")
+        raise ModelError(
+            f"{HEAD} was trained with {RECURRENCE} of hash {bound}, found {expected[RECURRENCE]}; use the files of one training run"
+        )
 
 
 def _model(description: dict[str, Any]) -> InterestModel:

@@ -9,8 +9,9 @@ import torch
 
 from llmrec_pipeline.errors import InputError, ModelError
 from llmrec_pipeline.interest.data import Catalogue, Histories
-from llmrec_pipeline.interest.model import Carry, InterestModel, Vectors
+from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.own import advance_own
+from llmrec_pipeline.interest.recurrence import Carry, Vectors
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.window import window_of
 
@@ -48,7 +49,9 @@ def advance(
             carry = Carry.of(states.take(users), model.layout, torch.float64)
             for first in range(0, int(lengths[users].max()), model.config.window_steps):
                 window = window_of(histories, users, first, model.config.window_steps, item_row, text_vectors)
-                carry = model.recurrence.scan(carry, window, window.length[:, None], vectors).at(torch.arange(len(users)), torch.tensor(0))
+                carry = model.recurrence.scan(carry, window, window.length[:, None], vectors).at(
+                    torch.arange(len(users)), torch.tensor(0)
+                )
             h[users], c[users], accumulators[users] = carry.h.numpy(), carry.c.numpy(), carry.accumulators(model.layout)
     last = histories.step_offsets[1:][changed] - 1
     last_day, last_time = states.last_day.copy(), states.last_time.copy()
@@ -83,7 +86,9 @@ def _batches(order: Int, lengths: Int, window_steps: int) -> list[Int]:
 
 def _check(model: InterestModel, states: States, histories: Histories, text_vectors: npt.NDArray[np.float32]) -> None:
     if not np.array_equal(states.user_ids, histories.user_ids):
-        raise InputError(f"states are of {states.n_users} users, histories of {histories.n_users} others; align them with States.for_users")
+        raise InputError(
+            f"states are of {states.n_users} users, histories of {histories.n_users} others; align them with States.for_users"
+        )
     layout = model.layout
     if states.accumulators.shape[1] != layout.accumulators or states.h.shape[1] != layout.hidden:
         raise ModelError(
@@ -91,7 +96,9 @@ def _check(model: InterestModel, states: States, histories: Histories, text_vect
             f"{layout.accumulators}; use states of the model's own state_version"
         )
     if text_vectors.shape[1] != layout.text_dim:
-        raise ModelError(f"text vectors have {text_vectors.shape[1]} dimensions, the model has {layout.text_dim}; use its own encoder_id")
+        raise ModelError(
+            f"text vectors have {text_vectors.shape[1]} dimensions, the model has {layout.text_dim}; use its own encoder_id"
+        )
     previous = np.concatenate([[0.0], histories.step_time[:-1]])
     starts = histories.step_offsets[:-1]
     has_steps = np.diff(histories.step_offsets) > 0

@@ -68,7 +68,9 @@ class Histories:
         wanted = np.zeros(self.n_users, dtype=np.bool_)
         wanted[users] = True
         steps = self._select_steps(wanted[self.step_user])
-        return replace(steps, user_ids=self.user_ids[wanted], step_offsets=np.append(steps.step_offsets[:-1][wanted], steps.n_steps))
+        return replace(
+            steps, user_ids=self.user_ids[wanted], step_offsets=np.append(steps.step_offsets[:-1][wanted], steps.n_steps)
+        )
 
     def users(self, start: int, stop: int) -> "Histories":
         """Users [start, stop) as views of the same arrays."""

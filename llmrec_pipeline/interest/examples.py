@@ -6,6 +6,7 @@ dates before that day, own counts over the user's earlier steps, candidates firs
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -73,14 +74,21 @@ def targets_of(histories: Histories, catalogue: Catalogue, is_target: npt.NDArra
     if not repeats:
         user_item = histories.step_user[step] * catalogue.n_items + item
         masked[:] = True
-        masked[np.unique(user_item, return_index=True)[1]] = False  # steps are in time order: the first occurrence is new to the user
+        masked[np.unique(user_item, return_index=True)[1]] = (
+            False  # steps are in time order: the first occurrence is new to the user
+        )
     keep = ~new & ~masked
     dropped = {"unknown": int(unknown.sum()), "new": int((new & ~masked).sum()), "masked": int(masked.sum())}
     return Targets(offsets_of(np.bincount(step[keep], minlength=histories.n_steps)), item[keep].astype(np.int32), dropped)
 
 
 def examples_of(
-    histories: Histories, catalogue: Catalogue, daily: DailyCounts, config: InterestConfig, is_target: npt.NDArray[np.bool_], repeats: bool
+    histories: Histories,
+    catalogue: Catalogue,
+    daily: DailyCounts,
+    config: InterestConfig,
+    is_target: npt.NDArray[np.bool_],
+    repeats: bool,
 ) -> Examples:
     """Counts everything that the examples of `histories` need; all of it lies before each example's own step."""
     targets = targets_of(histories, catalogue, is_target, repeats)
@@ -121,7 +129,7 @@ def _user_blocks(histories: Histories) -> list[tuple[int, int]]:
     before = histories.event_offsets[histories.step_offsets]  # [U + 1] behaviours before each user
     edges = np.searchsorted(before, np.arange(OWN_ROWS_AT_ONCE, before[-1], OWN_ROWS_AT_ONCE))
     cuts = np.unique(np.concatenate([[0], edges, [histories.n_users]])).tolist()
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def _stacked(parts: list[tuple[Int, npt.NDArray[np.int32], npt.NDArray[np.float32]]]) -> Rows:

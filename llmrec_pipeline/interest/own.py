@@ -97,7 +97,9 @@ def own_counts(histories: Histories, query: Query, half_lives: Sequence[float], 
     return own.as_of(last_time, query, catalogue, half_lives)
 
 
-def own_before_steps(histories: Histories, selected: npt.NDArray[np.bool_], half_lives: Sequence[float], n_types: int) -> OwnCounts:
+def own_before_steps(
+    histories: Histories, selected: npt.NDArray[np.bool_], half_lives: Sequence[float], n_types: int
+) -> OwnCounts:
     """Own counts as of just before each selected step: what r and the mask of known items are in training.
 
     Args:
@@ -156,7 +158,10 @@ def _pairs(histories: Histories, by_length: Int) -> _Pairs:
 
 
 def _in_step_order(
-    parts: list[tuple[Int, Int, Float, Float]], item: npt.NDArray[np.int32], selected: npt.NDArray[np.bool_], sizes: tuple[int, int]
+    parts: list[tuple[Int, Int, Float, Float]],
+    item: npt.NDArray[np.int32],
+    selected: npt.NDArray[np.bool_],
+    sizes: tuple[int, int],
 ) -> OwnCounts:
     nothing = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, *sizes)), np.empty((0, sizes[0])))
     step, pair, decayed, total = (np.concatenate(column) for column in zip(*(parts or [nothing]), strict=True))

@@ -17,7 +17,9 @@ FIRST_DAY = np.iinfo(np.int32).min  # before every date
 
 def decayed_counts(daily: DailyCounts, day: int, half_lives: Sequence[float], n_items: int, n_types: int) -> Float:
     """[N, types, H] decayed counts over all dates before `day`, anonymous behaviours included."""
-    return _add_dates(np.zeros((n_items, n_types, len(half_lives))), daily, (FIRST_DAY, day), np.asarray(half_lives, dtype=np.float64))
+    return _add_dates(
+        np.zeros((n_items, n_types, len(half_lives))), daily, (FIRST_DAY, day), np.asarray(half_lives, dtype=np.float64)
+    )
 
 
 def log_popularity(

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.data import Catalogue, OwnCounts, Query
-from llmrec_pipeline.interest.model import Carry, InterestModel
+from llmrec_pipeline.interest.model import InterestModel
+from llmrec_pipeline.interest.recurrence import Carry
 from llmrec_pipeline.interest.state import States
 
 Float32 = npt.NDArray[np.float32]
@@ -70,7 +71,9 @@ def popularity_bias(model: InterestModel, items: ItemSide, popularity: npt.NDArr
     """
     weights = model.head.popularity.detach().numpy().astype(np.float64)
     if popularity.shape != (len(items.bias), *weights.shape):
-        raise ModelError(f"popularity has shape {popularity.shape}, expected {(len(items.bias), *weights.shape)}; see popularity_half_lives")
+        raise ModelError(
+            f"popularity has shape {popularity.shape}, expected {(len(items.bias), *weights.shape)}; see popularity_half_lives"
+        )
     return np.asarray(items.bias + (np.log1p(popularity) * weights).sum(axis=(1, 2)), dtype=np.float32)
 
 

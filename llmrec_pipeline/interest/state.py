@@ -17,9 +17,7 @@ from llmrec_pipeline.interest.own import OwnItems, rows_of
 
 Float = npt.NDArray[np.float64]
 
-OWN_TYPE = pa.list_(
-    pa.struct([("item_id", pa.string()), ("decayed", pa.list_(pa.float64())), ("total", pa.list_(pa.float64()))])
-)
+OWN_TYPE = pa.list_(pa.struct([("item_id", pa.string()), ("decayed", pa.list_(pa.float64())), ("total", pa.list_(pa.float64()))]))
 SCHEMA = pa.schema(
     [
         ("user_id", pa.string()),
@@ -164,7 +162,9 @@ class States:
             steps=column["steps"].to_numpy(),
             last_day=column["last_day"].to_numpy(),
             last_time=column["last_time"].to_numpy(),
-            own=OwnItems(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), _strings(rows.field("item_id")), decayed, total),
+            own=OwnItems(
+                np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), _strings(rows.field("item_id")), decayed, total
+            ),
         )
 
 
@@ -192,7 +192,9 @@ def _matrix(column: pa.ListArray, width: int, name: str) -> npt.NDArray[Any]:
     lengths = np.diff(column.offsets.to_numpy())
     odd = lengths[lengths != width]
     if len(odd):
-        raise ModelError(f"interest states: {name} has {odd[0]} numbers, this model has {width}; use states of the model's own state_version")
+        raise ModelError(
+            f"interest states: {name} has {odd[0]} numbers, this model has {width}; use states of the model's own state_version"
+        )
     return np.array(column.flatten().to_numpy(zero_copy_only=False)).reshape(len(lengths), width)
 
 

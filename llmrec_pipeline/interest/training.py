@@ -14,20 +14,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
-from llmrec_pipeline.interest.examples import Examples, examples_of
-from llmrec_pipeline.interest.model import Carry, InterestModel, Vectors
-from llmrec_pipeline.interest.own import ranges
+from llmrec_pipeline.interest.examples import examples_of
+from llmrec_pipeline.interest.model import InterestModel
+from llmrec_pipeline.interest.objective import Inputs, inputs_of, window_loss
+from llmrec_pipeline.interest.recurrence import Carry
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.validation import Validation, validation_of
-from llmrec_pipeline.interest.window import Window, window_of
+from llmrec_pipeline.interest.window import window_of
 
 Int = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
+COUNTED_SPEED = 5.0  # learning rate of the weights of counted features, in learning rates
+LARGEST_GRADIENT = 5.0  # norm to which gradients are cut
 BIAS_RIDGE = 100.0  # of the regression of b_i on text, in items
 logger = logging.getLogger(__name__)
 
@@ -42,19 +44,6 @@ class TrainedModel:
     seed: int
     epochs: list[dict[str, float]]  # loss and validation figures of each, in order; no timings, so that equal runs are equal
     report: dict[str, int]  # examples, targets, and what was dropped
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """All that a batch is cut from."""
-
-    histories: Histories
-    text: Float32  # [texts, K]
-    item_row: Int  # [N] row in the model's id tables
-    item_text: Tensor  # [N] row of the text matrix + 1; 0: no text
-    examples: Examples
-    popularity: Tensor  # [D, N, F]
-    absent: Tensor  # [D, N]
 
 
 def train(
@@ -103,7 +92,7 @@ def train(
         torch.manual_seed(seed)
         model = _new_model(past, catalogue, text_vectors, config, event_types, target_types, repeats)
         validation = validation_of(histories, catalogue, daily, text_vectors, model, is_target, (train_until, validate_until))
-        inputs = _inputs(past, catalogue, text_vectors, model, examples)
+        inputs = inputs_of(past, catalogue, text_vectors, model, examples)
         epochs = _fit(model, inputs, validation, config, np.random.default_rng(seed), on_epoch)
     report = {"examples": int((np.diff(examples.targets.offsets) > 0).sum()), "targets": len(examples.targets.item)}
     dropped = {f"dropped_{reason}": count for reason, count in examples.targets.dropped.items()}
@@ -111,7 +100,13 @@ def train(
 
 
 def _new_model(
-    past: Histories, catalogue: Catalogue, text: Float32, config: InterestConfig, event_types: list[str], target_types: list[str], repeats: bool
+    past: Histories,
+    catalogue: Catalogue,
+    text: Float32,
+    config: InterestConfig,
+    event_types: list[str],
+    target_types: list[str],
+    repeats: bool,
 ) -> InterestModel:
     """A model whose vocabulary and standardisation come from the behaviours before the end of training (law 8)."""
     items = np.unique(past.item[past.item >= 0])
@@ -129,21 +124,9 @@ def _new_model(
     )
 
 
-def _inputs(past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples) -> _Inputs:
-    return _Inputs(
-        histories=past,
-        text=text,
-        item_row=model.item_rows(catalogue.item_ids),
-        item_text=torch.from_numpy(catalogue.text.astype(np.int64) + 1),
-        examples=examples,
-        popularity=torch.from_numpy(examples.popularity),
-        absent=torch.from_numpy(examples.absent),
-    )
-
-
 def _fit(
     model: InterestModel,
-    inputs: _Inputs,
+    inputs: Inputs,
     validation: Validation,
     config: InterestConfig,
     rng: np.random.Generator,
@@ -151,22 +134,26 @@ def _fit(
 ) -> list[dict[str, float]]:
     """Epochs until `patience` of them were no better; the model ends as the best of them."""
     optimiser = _optimiser(model, config)
-    average = deepcopy(model)  # running mean of the weights: what is validated, kept and served
+    average = AveragedModel(
+        model, avg_fn=_running_mean(config.weight_average)
+    )  # running mean of the weights: what is validated, kept and served
     best, best_weights, since, epochs = -1.0, _copy(model), 0, []
     for epoch in range(1, config.max_epochs + 1):
         start = time.perf_counter()
         loss = _run_epoch(model, average, optimiser, inputs, rng)
         trained = time.perf_counter() - start
-        _regress_bias(average, inputs)
-        ndcg, cross_entropy = validation.measure(average)
+        _regress_bias(average.model, inputs)
+        ndcg, cross_entropy = validation.measure(average.model)
         epochs.append({"epoch": epoch, "loss": loss, "ndcg_10": ndcg, "cross_entropy": cross_entropy})
         seconds = {"train_s": trained, "seconds": time.perf_counter() - start}
-        logger.info("epoch %d: loss %.4f, validation NDCG@10 %.4f, cross-entropy %.4f, %.1f s", *epochs[-1].values(), seconds["seconds"])
+        logger.info(
+            "epoch %d: loss %.4f, validation NDCG@10 %.4f, cross-entropy %.4f, %.1f s", *epochs[-1].values(), seconds["seconds"]
+        )
         if on_epoch:
             on_epoch(epochs[-1] | seconds)
         since = 0 if ndcg > best else since + 1
         if not since:
-            best, best_weights = ndcg, _copy(average)
+            best, best_weights = ndcg, _copy(average.model)
         if since >= config.patience:
             break
     model.load_state_dict(best_weights)
@@ -186,45 +173,50 @@ def _optimiser(model: InterestModel, config: InterestConfig) -> torch.optim.Opti
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
-        {"params": counted, "weight_decay": 0.0, "lr": 5 * config.learning_rate},
+        {"params": counted, "weight_decay": 0.0, "lr": COUNTED_SPEED * config.learning_rate},
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
 def _run_epoch(
-    model: InterestModel, average: InterestModel, optimiser: torch.optim.Optimizer, inputs: _Inputs, rng: np.random.Generator
+    model: InterestModel, average: _RunningMean, optimiser: torch.optim.Optimizer, inputs: Inputs, rng: np.random.Generator
 ) -> float:
     """One pass over all users; states are carried from window to window, gradients are cut there."""
     model.train()
     config = model.config
-    total, count = 0.0, 0
-    for users in _user_batches(inputs.histories, config, rng):
-        names = inputs.histories.user_ids[users]
-        carry = Carry.of(States.empty(names, model.layout), model.layout, torch.float32)
-        steps = np.diff(inputs.histories.step_offsets)[users].max()
-        for first in range(0, int(steps), config.window_steps):
+    total, weights, lengths = 0.0, 0.0, np.diff(inputs.histories.step_offsets)
+    for users in _user_batches(lengths, config, rng):
+        empty = States.empty(inputs.histories.user_ids[users], model.layout)
+        carry = Carry.of(empty, model.layout, torch.float32)
+        for first in range(0, int(lengths[users].max()), config.window_steps):
             window = window_of(inputs.histories, users, first, config.window_steps, inputs.item_row, inputs.text)
-            loss, carry, n = _window_loss(model, carry, window, inputs)
-            if n:
+            loss, carry, weight = window_loss(model, carry, window, inputs)
+            if weight:
                 optimiser.zero_grad(set_to_none=True)
-                (loss / n).backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+                (loss / weight).backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
                 optimiser.step()
-                _average(average, model)
-                total, count = total + float(loss.detach()), count + n
-    return total / max(count, 1)
+                average.follow(model)
+                total, weights = total + float(loss.detach()), weights + weight
+    return total / weights
 
 
-def _average(average: InterestModel, model: InterestModel) -> None:
-    """Moves the running mean of the weights by one update."""
-    with torch.no_grad():
-        for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
-            mean.lerp_(weight, 1 - model.config.weight_average)
+class _RunningMean:
+    """A model whose weights are the running mean of another's; less of the first ones, which are near the random start."""
+
+    def __init__(self, model: InterestModel) -> None:
+        self.model, self.updates = deepcopy(model), 0
+
+    def follow(self, model: InterestModel) -> None:
+        keep = min(model.config.weight_average, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        with torch.no_grad():
+            for mean, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+                mean.lerp_(weight, 1 - keep)
 
 
-def _user_batches(histories: Histories, config: InterestConfig, rng: np.random.Generator) -> Iterator[Int]:
+def _user_batches(lengths: Int, config: InterestConfig, rng: np.random.Generator) -> Iterator[Int]:
     """Users in random order, those of similar length together; about `batch_steps` cells in a batch's window."""
-    lengths = np.diff(histories.step_offsets)
     order = rng.permutation(np.flatnonzero(lengths))
     order = order[np.argsort(lengths[order], kind="stable")]
     width = np.minimum(lengths[order], config.window_steps)
@@ -234,75 +226,7 @@ def _user_batches(histories: Histories, config: InterestConfig, rng: np.random.G
         yield batches[batch]
 
 
-def _window_loss(model: InterestModel, carry: Carry, window: Window, inputs: _Inputs) -> tuple[Tensor, Carry, int]:
-    """Summed loss of the window's examples, the state behind the window (cut off), and the number of examples."""
-    batch, width = window.time.shape
-    vectors, outputs = _vectors(model, window, inputs)
-    seen = torch.minimum(torch.arange(width + 1).expand(batch, -1), window.length[:, None])  # [B, T + 1]
-    states = model.recurrence.scan(carry, window, seen, vectors)
-    after = states.at(torch.arange(batch), window.length).detach()
-    targets = inputs.examples.targets
-    bearing = targets.offsets[window.steps + 1] > targets.offsets[window.steps]
-    steps, cells = window.steps[bearing], torch.from_numpy(window.cells[bearing])
-    if not len(steps):
-        return torch.zeros(()), after, 0
-    row, column = cells // width, cells % width
-    before = states.at(row, column)  # the state before step t is the one after t steps
-    logits = _logits(model, before, window.time[row, column], steps, outputs, inputs)
-    return _cross_entropy(logits, steps, inputs), after, len(steps)
-
-
-def _vectors(model: InterestModel, window: Window, inputs: _Inputs) -> tuple[Vectors, Tensor]:
-    """Vectors of the window's behaviours and, tied to them, f [N, D] of all catalogue items."""
-    items = model.recurrence.items
-    rows = torch.cat([inputs.item_text, window.event_text]).unique()
-    rows = rows[rows > 0]
-    texts = torch.zeros(len(inputs.text) + 1, model.config.item_dim)
-    texts = texts.index_copy(0, rows, items.tower(torch.from_numpy(inputs.text[(rows - 1).numpy()])))
-    vectors = Vectors(texts, items.id_table(model.config.id_dropout, model.training))
-    return vectors, vectors(inputs.item_text, torch.from_numpy(inputs.item_row))
-
-
-def _logits(model: InterestModel, states: Carry, query_time: Tensor, steps: Int, items: Tensor, inputs: _Inputs) -> Tensor:
-    """[P, N] p's logit before each example's step; masked items are -inf."""
-    head, examples = model.head, inputs.examples
-    short, long, gate = head.interest(states, query_time)
-    interest = gate[:, None] * short + (1 - gate)[:, None] * long  # [P, G]
-    days, day = np.unique(examples.day_row[steps], return_inverse=True)
-    bias, log_share = _day_bias(model, torch.from_numpy(days), inputs)
-    logits = head.w1(interest) @ items.T + F.embedding(torch.from_numpy(day), bias)  # [P, N]
-    if model.repeats:
-        position, item, decayed = examples.own.of_steps(steps)
-        rows = torch.from_numpy(position)
-        counts = torch.from_numpy(decayed).view(len(item), *head.repeat.strength.shape)  # [M, E, R]
-        of_item = log_share.flatten().index_select(0, torch.from_numpy(day[position] * items.shape[0] + item))
-        cell = torch.from_numpy(position * items.shape[0] + item)
-        return logits.flatten().index_add(0, cell, head.repeat(rows, counts, len(steps), of_item)).view_as(logits)
-    position, item, _ = examples.known.of_steps(steps)
-    cell = torch.from_numpy(position * items.shape[0] + item)
-    return logits.flatten().index_fill(0, cell, -torch.inf).view_as(logits)
-
-
-def _day_bias(model: InterestModel, days: Tensor, inputs: _Inputs) -> tuple[Tensor, Tensor]:
-    """b_i(t) [days, N], -inf where the item is no candidate yet, and log P_t [days, N], its share among candidates."""
-    static = F.embedding(torch.from_numpy(inputs.item_row), model.head.bias.weight, padding_idx=0).squeeze(1)  # [N]
-    bias = inputs.popularity[days] @ model.head.popularity.flatten() + static
-    masked = bias.masked_fill(inputs.absent[days], -torch.inf)
-    return masked, bias - torch.logsumexp(masked, dim=1, keepdim=True)
-
-
-def _cross_entropy(logits: Tensor, steps: Int, inputs: _Inputs) -> Tensor:
-    """Sum over examples of the mean of -log p over the step's distinct target items."""
-    targets = inputs.examples.targets
-    lengths = targets.offsets[steps + 1] - targets.offsets[steps]
-    rows = ranges(targets.offsets[steps], lengths)
-    position = np.repeat(np.arange(len(steps)), lengths)
-    cell = torch.from_numpy(position * logits.shape[1] + targets.item[rows])
-    share = torch.from_numpy((1.0 / lengths)[position].astype(np.float32))
-    return torch.logsumexp(logits, dim=1).sum() - (logits.view(-1).index_select(0, cell) * share).sum()
-
-
-def _regress_bias(model: InterestModel, inputs: _Inputs) -> None:
+def _regress_bias(model: InterestModel, inputs: Inputs) -> None:
     """Ridge of the trained b_i on standardised text, so that an item without training has a bias too (DESIGN 1.5)."""
     rows = inputs.item_row
     with_text = np.flatnonzero((rows > 0) & (inputs.item_text.numpy() > 0))

@@ -44,9 +44,7 @@ def log_bucket(values: npt.NDArray[np.floating] | Tensor, start: int = 1) -> Ten
     return (torch.log2(1 + exact).long() + start).clamp(max=LAST_BUCKET)
 
 
-def window_of(
-    histories: Histories, users: Int, first: int, width: int, item_row: Int, text: npt.NDArray[np.float32]
-) -> Window:
+def window_of(histories: Histories, users: Int, first: int, width: int, item_row: Int, text: npt.NDArray[np.float32]) -> Window:
     """Steps [first, first + width) of the given users.
 
     Args:

@@ -49,6 +49,7 @@ def make_model() -> Callable[..., InterestModel]:
                     weight.normal_()
                 for weight in (head.popularity, head.bias_text, *head.repeat.parameters()):
                     weight.normal_()
+                head.bias.weight[0] = 0
         return model.eval()
 
     return make

@@ -44,7 +44,10 @@ def random_histories(rng: np.random.Generator, n_users: int, max_steps: int = 9,
     for user in range(n_users):
         times = np.sort(rng.uniform(100, 160, rng.integers(0, max_steps + 1)))
         users[f"u{user:03d}"] = [
-            (float(time), [(int(rng.integers(-1, N_ITEMS)), int(rng.integers(0, 2))) for _ in range(rng.integers(1, max_size + 1))])
+            (
+                float(time),
+                [(int(rng.integers(-1, N_ITEMS)), int(rng.integers(0, 2))) for _ in range(rng.integers(1, max_size + 1))],
+            )
             for time in times
         ]
     return histories_of(users)

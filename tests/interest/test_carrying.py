@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from llmrec_pipeline.errors import InputError, ModelError
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, Histories
-from llmrec_pipeline.interest.model import Carry, InterestModel
+from llmrec_pipeline.interest.model import InterestModel
+from llmrec_pipeline.interest.recurrence import Carry
 from llmrec_pipeline.interest.state import States
 
 Float32 = npt.NDArray[np.float32]
@@ -164,7 +165,7 @@ def test_states_of_other_users_and_vectors_of_another_encoder_are_refused(
     make_model: Make, catalogue: Catalogue, text: Float32
 ) -> None:
     model, histories = make_model(), histories_of({"a": [(100.0, [(0, 0)])]})
-    with pytest.raises(InputError, match="align them with States.for_users"):
+    with pytest.raises(InputError, match=r"align them with States\.for_users"):
         advance(model, States.empty(np.array(["b"]), model.layout), histories, catalogue, text)
     with pytest.raises(ModelError, match=f"text vectors have {TEXT_DIM + 1} dimensions, the model has {TEXT_DIM}"):
         advance(model, States.empty(np.array(["a"]), model.layout), histories, catalogue, np.zeros((6, TEXT_DIM + 1), np.float32))

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from interest_cases import N_ITEMS, daily_of, histories_of
 
@@ -14,12 +16,19 @@ def catalogue(first_day: list[int]) -> Catalogue:
 
 
 HISTORIES = histories_of(
-    {"a": [(10.0, [(0, 0), (0, 0), (1, 1)]), (12.0, [(0, 0), (2, 0), (-1, 0)]), (13.0, [(1, 1)]), (14.0, [(1, 0), (2, 0), (5, 0)])]}
+    {
+        "a": [
+            (10.0, [(0, 0), (0, 0), (1, 1)]),
+            (12.0, [(0, 0), (2, 0), (-1, 0)]),
+            (13.0, [(1, 1)]),
+            (14.0, [(1, 0), (2, 0), (5, 0)]),
+        ]
+    }
 )
 
 
 def rows(targets_offsets: list[int], item: list[int]) -> list[list[int]]:
-    return [item[a:b] for a, b in zip(targets_offsets[:-1], targets_offsets[1:], strict=True)]
+    return [item[a:b] for a, b in pairwise(targets_offsets)]
 
 
 def test_targets_are_distinct_items_of_target_events_that_were_there_before() -> None:

@@ -22,7 +22,9 @@ def test_a_count_halves_with_each_half_life_and_the_day_itself_is_not_counted() 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    rows=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 3), st.integers(0, 1), st.floats(0.5, 9)), min_size=1, max_size=40),
+    rows=st.lists(
+        st.tuples(st.integers(0, 60), st.integers(0, 3), st.integers(0, 1), st.floats(0.5, 9)), min_size=1, max_size=40
+    ),
     days=st.sets(st.integers(0, 70), min_size=1, max_size=8),
 )
 def test_counts_carried_from_date_to_date_equal_counts_made_anew(rows: list[tuple[int, int, int, float]], days: set[int]) -> None:

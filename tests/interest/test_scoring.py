@@ -11,8 +11,9 @@ from interest_cases import N_ITEMS, daily_of, histories_of
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, Query
-from llmrec_pipeline.interest.model import Carry, InterestModel
+from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.popularity import decayed_counts
+from llmrec_pipeline.interest.recurrence import Carry
 from llmrec_pipeline.interest.scoring import item_side, score_parts
 from llmrec_pipeline.interest.state import States
 
@@ -75,7 +76,9 @@ def test_parts_are_those_of_the_design(repeats: bool, make_model: Make, catalogu
     assert parts.logits.dtype == np.float32
 
 
-def test_a_user_without_steps_has_an_empty_short_part_and_no_own_items(make_model: Make, catalogue: Catalogue, text: Float32) -> None:
+def test_a_user_without_steps_has_an_empty_short_part_and_no_own_items(
+    make_model: Make, catalogue: Catalogue, text: Float32
+) -> None:
     model = make_model()
     states = States.empty(np.array(["new"]), model.layout)
     popularity = np.zeros((N_ITEMS, 2, len(model.config.popularity_half_lives)))

@@ -12,7 +12,15 @@ from llmrec_pipeline.interest.data import Catalogue, Histories, Query
 from llmrec_pipeline.interest.training import TrainedModel, train
 
 SMALL = InterestConfig.model_validate(
-    {"hidden_size": 16, "item_dim": 16, "long_queries": 2, "window_steps": 4, "batch_steps": 64, "max_epochs": 4, "learning_rate": 0.02}
+    {
+        "hidden_size": 16,
+        "item_dim": 16,
+        "long_queries": 2,
+        "window_steps": 4,
+        "batch_steps": 64,
+        "max_epochs": 4,
+        "learning_rate": 0.02,
+    }
 )
 UNTIL, END = Query(140.0, 140), Query(160.0, 160)
 
@@ -20,11 +28,16 @@ UNTIL, END = Query(140.0, 140), Query(160.0, 160)
 def cycling_users(n_users: int = 30, steps: int = 8) -> Histories:
     """Users who buy item (start + k) mod N at step k: only the order tells what comes next."""
     return histories_of(
-        {f"u{user:02d}": [(101.0 + 6 * k + user / 100, [((user + k) % N_ITEMS, 0)]) for k in range(steps)] for user in range(n_users)}
+        {
+            f"u{user:02d}": [(101.0 + 6 * k + user / 100, [((user + k) % N_ITEMS, 0)]) for k in range(steps)]
+            for user in range(n_users)
+        }
     )
 
 
-def fit(histories: Histories, catalogue: Catalogue, text: npt.NDArray[np.float32], config: InterestConfig = SMALL, **changes: bool) -> TrainedModel:
+def fit(
+    histories: Histories, catalogue: Catalogue, text: npt.NDArray[np.float32], config: InterestConfig = SMALL, **changes: bool
+) -> TrainedModel:
     return train(
         histories,
         catalogue,
@@ -90,10 +103,10 @@ def test_where_items_do_not_repeat_known_targets_are_dropped_and_counted(
     assert trained.epochs[-1]["loss"] < np.log(N_ITEMS)
 
 
-def test_standardisation_and_vocabulary_come_from_before_the_end_of_training(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
-    histories = histories_of(
-        {f"u{user}": [(100.0, [(0, 0)]), (110.0, [(1, 0)]), (141.0, [(2, 0)])] for user in range(4)}
-    )
+def test_standardisation_and_vocabulary_come_from_before_the_end_of_training(
+    catalogue: Catalogue, text: npt.NDArray[np.float32]
+) -> None:
+    histories = histories_of({f"u{user}": [(100.0, [(0, 0)]), (110.0, [(1, 0)]), (141.0, [(2, 0)])] for user in range(4)})
     model = fit(histories, catalogue, text).model
     assert model.trained_items == ["i0", "i1"]
     tower = model.recurrence.items.tower

@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from interest_cases import N_ITEMS, daily_of, random_histories
+
+from llmrec_pipeline.interest.carrying import advance
+from llmrec_pipeline.interest.data import Catalogue, Histories, Query
+from llmrec_pipeline.interest.examples import examples_of
+from llmrec_pipeline.interest.model import InterestModel
+from llmrec_pipeline.interest.objective import inputs_of, window_loss
+from llmrec_pipeline.interest.popularity import decayed_counts
+from llmrec_pipeline.interest.recurrence import Carry
+from llmrec_pipeline.interest.scoring import item_side, score_parts
+from llmrec_pipeline.interest.state import States
+from llmrec_pipeline.interest.window import window_of
+
+Float32 = npt.NDArray[np.float32]
+BUYS = np.array([True, False])
+
+
+def trained_loss(model: InterestModel, histories: Histories, catalogue: Catalogue, text: Float32) -> tuple[float, int]:
+    """Summed loss over all windows of all users, states carried from window to window as in training."""
+    examples = examples_of(histories, catalogue, daily_of(histories), model.config, BUYS, model.repeats)
+    inputs = inputs_of(histories, catalogue, text, model, examples)
+    users, width, total = np.arange(histories.n_users), model.config.window_steps, 0.0
+    carry = Carry.of(States.empty(histories.user_ids, model.layout), model.layout, torch.float32)
+    for first in range(0, int(np.diff(histories.step_offsets).max()), width):
+        loss, carry, _ = window_loss(model, carry, window_of(histories, users, first, width, inputs.item_row, text), inputs)
+        total += float(loss.detach())
+    return total, int((np.diff(examples.targets.offsets) > 0).sum())
+
+
+def served_loss(model: InterestModel, histories: Histories, catalogue: Catalogue, text: Float32) -> tuple[float, int]:
+    """The same from served states: before each target step the list is scored anew, masked, and compared with what came."""
+    items, total, n = item_side(model, catalogue, text), 0.0, 0
+    for step in range(histories.n_steps):
+        user = int(histories.step_user[step])
+        query = Query(float(histories.step_time[step]), int(histories.step_day[step]))
+        past = histories.users(user, user + 1).earlier(query)
+        states = advance(model, States.empty(past.user_ids, model.layout), past, catalogue, text)
+        popularity = decayed_counts(daily_of(histories), query.day, model.config.popularity_half_lives, N_ITEMS, 2)
+        logits = score_parts(model, states, query, catalogue, items, popularity).logits[0].astype(np.float64)
+        logits[catalogue.first_day >= query.day] = -np.inf
+        if not model.repeats:
+            known = past.item[(past.event_type == 0) & (past.item >= 0)]
+            logits[known] = -np.inf
+        rows = slice(histories.event_offsets[step], histories.event_offsets[step + 1])
+        bought = np.unique(histories.item[rows][(histories.event_type[rows] == 0) & (histories.item[rows] >= 0)])
+        targets = bought[np.isfinite(logits[bought])]
+        if len(targets):
+            log_p = logits - np.log(np.exp(logits).sum())
+            total -= len(targets) ** model.config.target_exponent * log_p[targets].mean()
+            n += 1
+    return total, n
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_what_is_trained_is_what_is_served(
+    cell: str, repeats: bool, make_model: Callable[..., InterestModel], catalogue: Catalogue, text: Float32
+) -> None:
+    model = make_model(cell=cell, repeats=repeats, window_steps=3)
+    with torch.no_grad():
+        model.head.bias_text.zero_()  # the untrained item has its regressed bias only once training has ended
+    histories = random_histories(np.random.default_rng(6), n_users=8)
+    catalogue = replace(catalogue, first_day=np.array([0, 0, 0, 110, 120, 0], dtype=np.int32))
+    trained, examples = trained_loss(model, histories, catalogue, text)
+    served, served_examples = served_loss(model, histories, catalogue, text)
+    assert examples == served_examples > 10
+    np.testing.assert_allclose(trained, served, rtol=1e-5)
+
+
+def test_gradients_do_not_cross_windows_but_states_do(
+    make_model: Callable[..., InterestModel], catalogue: Catalogue, text: Float32
+) -> None:
+    model, histories = make_model(window_steps=2), random_histories(np.random.default_rng(6), n_users=8)
+    examples = examples_of(histories, catalogue, daily_of(histories), model.config, BUYS, True)
+    inputs = inputs_of(histories, catalogue, text, model, examples)
+    users = np.arange(8)
+    carry = Carry.of(States.empty(histories.user_ids, model.layout), model.layout, torch.float32)
+    _, after, weight = window_loss(model, carry, window_of(histories, users, 0, 2, inputs.item_row, text), inputs)
+    assert weight > 0
+    assert not any(getattr(after, name).requires_grad for name in ("h", "c", "numerator", "sums"))
+    assert after.steps.tolist() == np.minimum(np.diff(histories.step_offsets), 2).tolist()

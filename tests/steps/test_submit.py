@@ -1,0 +1,101 @@
+"""Jobs as their users start them: the literal spark-submit, another master, a driver that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+ROOT = Path(__file__).parent.parent.parent
+
+
+def environment() -> dict[str, str]:
+    locations = find_spec("pyspark").submodule_search_locations
+    binaries = Path(sys.executable).parent
+    return os.environ | {"SPARK_HOME": str(locations[0]), "PYSPARK_PYTHON": sys.executable, "PATH": f"{binaries}:{os.environ['PATH']}"}
+
+
+def submit(folder: Path, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Runs spark-submit in a working directory that has conf/ and jobs/, as a clone has."""
+    for name in ("conf", "jobs", "examples"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    command = ["spark-submit", *before, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=400, check=False)
+
+
+@pytest.fixture
+def workplace(clicks, tmp_path: Path) -> Path:
+    """A working directory whose conf names the click example, its texts not encoded yet."""
+    import shutil
+
+    (tmp_path / "conf").mkdir()
+    for entry in (ROOT / "conf").iterdir():
+        if entry.name != "pipeline.yaml":
+            (tmp_path / "conf" / entry.name).symlink_to(entry)
+    (tmp_path / "conf/pipeline.yaml").write_text("domain: ecommerce\nwarehouse: warehouse\n", encoding="utf-8")
+    for table in ("texts", "items", "events", "user_sequences"):
+        shutil.copytree(clicks.warehouse.path(table), tmp_path / "warehouse/ecommerce" / table)
+    return tmp_path
+
+
+def embeddings(folder: Path) -> pl.DataFrame:
+    return pl.read_delta(str(folder / "warehouse/ecommerce/text_embeddings"))
+
+
+def test_the_literal_command_encodes_and_says_so(workplace: Path, clicks) -> None:
+    done = submit(workplace, "jobs/encode.py")
+    assert done.returncode == 0, done.stderr
+    found = embeddings(workplace)
+    assert set(found["text_hash"]) == set(pl.read_delta(clicks.warehouse.path("texts"))["text_hash"])
+    assert f"texts_encoded {found.height:,}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "WARN " not in done.stderr
+
+
+def test_two_executor_processes_give_the_same_vectors(workplace: Path, clicks) -> None:
+    memory = ("--conf", "spark.executor.memory=1g")
+    done = submit(workplace, "jobs/encode.py", before=("--master", "local-cluster[2,1,1024]", *memory))
+    assert done.returncode == 0, done.stderr
+    mine = embeddings(workplace).sort("text_hash")
+    theirs = pl.read_delta(clicks.warehouse.path("text_embeddings")).sort("text_hash")
+    assert mine["encoder_id"].unique().to_list() == theirs["encoder_id"].unique().to_list()
+    apart = (mine["embedding"].explode() - theirs["embedding"].explode()).abs().max()
+    assert apart < 1e-5
+
+
+def test_a_mistake_gets_one_line_and_a_code(workplace: Path) -> None:
+    done = submit(workplace, "jobs/encode.py", "--set", "encoder.source=package:no_such_model")
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    assert "no_such_model" in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_killed_driver_leaves_nothing_half_written(workplace: Path) -> None:
+    """kill -9 while the executors encode: proven reached by the encoder's row, which is committed just before."""
+    for name in ("jobs", "examples"):
+        (workplace / name).symlink_to(ROOT / name)
+    encoders = workplace / "warehouse/ecommerce/encoders/_delta_log/00000000000000000001.json"
+    log = (workplace / "killed.log").open("w")
+    process = subprocess.Popen(["spark-submit", "jobs/encode.py"], cwd=workplace, env=environment(), stderr=log, stdout=log, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not encoders.exists():
+        assert process.poll() is None, (workplace / "killed.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert embeddings(workplace).height == 0
+    done = submit(workplace, "jobs/encode.py")
+    assert done.returncode == 0, done.stderr
+    texts = pl.read_delta(str(workplace / "warehouse/ecommerce/texts"))
+    assert embeddings(workplace)["text_hash"].is_unique().all()
+    assert embeddings(workplace).height == texts.height
