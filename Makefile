@@ -6,13 +6,14 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 READY := $(VENV)/.ready
+AIRFLOW := $(CURDIR)/.venv-airflow
 DELTA := 4.4.0
 DELTA_SPARK := delta-spark_4.2_2.13
 SPARK_HOME = $(shell $(VENV)/bin/python -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])')
 # spark-submit finds Spark and Python by these three, and by nothing else
 ENVIRONMENT = SPARK_HOME="$(SPARK_HOME)" PYSPARK_PYTHON="$(VENV)/bin/python" PATH="$(VENV)/bin:$$PATH"
 
-.PHONY: help setup demo test lint format types docs clean
+.PHONY: help setup demo test test-airflow lint format docs shell clean bench-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -35,11 +36,24 @@ demo: $(READY) ## the whole path on the shipped example: lists, metrics, three u
 test: $(READY) ## the whole test suite
 	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest
 
+test-airflow: $(READY) $(AIRFLOW)/.ready ## the DAGs, with an Airflow in .venv-airflow (640 MB, once)
+	@$(ENVIRONMENT) $(AIRFLOW)/bin/python -m pytest --confcutdir=tests/airflow_dags tests/airflow_dags
+
+$(AIRFLOW)/.ready: constraints-airflow.txt | $(READY)
+	@echo "Setting up .venv-airflow ..."
+	@test -x $(AIRFLOW)/bin/python || $(VENV)/bin/uv venv --quiet --python $(VENV)/bin/python $(AIRFLOW)
+	@$(VENV)/bin/uv pip install --quiet --python $(AIRFLOW)/bin/python -c constraints-airflow.txt \
+	  apache-airflow apache-airflow-providers-apache-spark deltalake pyarrow pytest hypothesis
+	@touch $@
+
 lint: $(READY) ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
 format: $(READY) ## let ruff rewrite the code
 	@$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
+
+bench-demo: $(READY) ## the demo measured, twice: seconds, memory, rows, quality
+	@$(ENVIRONMENT) $(VENV)/bin/python benchmarks/bench_demo.py
 
 docs: $(READY) ## write docs/tables.md from the table definitions
 	@$(VENV)/bin/python -m llmrec_pipeline.tables > docs/tables.md

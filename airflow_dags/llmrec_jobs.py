@@ -47,7 +47,7 @@ def day_of_run(day: str | None, run: Any, zone: str, now: datetime) -> tuple[dat
     if day:
         return _date(day), "param day"
     if run.run_type in ("scheduled", "backfill"):
-        return run.data_interval_end.astimezone(ZoneInfo(zone)).date() - timedelta(days=1), f"{run.run_type} run's data interval"
+        return run.data_interval_end.astimezone(ZoneInfo(zone)).date() - timedelta(days=1), "data interval"
     if run.logical_date is None:
         raise AirflowFailException(
             f"run {run.run_id!r} names no day: it has neither a param day nor a logical date; trigger it again with param day = YYYY-MM-DD"

@@ -49,6 +49,7 @@ class Examples:
     """All of training that is counted before the first update."""
 
     targets: Targets
+    weight: npt.NDArray[np.float32]  # [S] of each example in the loss; 0: no example
     own: Rows  # own decayed counts before each example
     known: Rows  # items that are masked; empty where items repeat
     days: npt.NDArray[np.int32]  # [D] dates of examples, ascending
@@ -97,6 +98,7 @@ def examples_of(
     days = np.unique(histories.step_day[bearing])
     return Examples(
         targets=targets,
+        weight=_weights(histories, targets, config),
         own=own,
         known=known,
         days=days,
@@ -104,6 +106,15 @@ def examples_of(
         popularity=log_popularity(daily, days, config.popularity_half_lives, catalogue.n_items, len(is_target)),
         absent=catalogue.first_day[None, :] >= days[:, None],
     )
+
+
+def _weights(histories: Histories, targets: Targets, config: InterestConfig) -> npt.NDArray[np.float32]:
+    """[S] n^target_exponent / m^user_exponent, n an example's number of targets, m its user's number of examples."""
+    lengths = np.diff(targets.offsets)
+    bearing = lengths > 0
+    per_user = np.bincount(histories.step_user[bearing], minlength=histories.n_users)[histories.step_user]
+    weight = lengths**config.target_exponent / np.maximum(per_user, 1.0) ** config.user_exponent
+    return np.where(bearing, weight, 0.0).astype(np.float32)
 
 
 def _own_rows(

@@ -55,15 +55,14 @@ def window_loss(model: InterestModel, carry: Carry, window: Window, inputs: Inpu
     seen = torch.minimum(torch.arange(width + 1).expand(batch, -1), window.length[:, None])  # [B, T + 1]
     states = model.recurrence.scan(carry, window, seen, vectors)
     after = states.at(torch.arange(batch), window.length).detach()
-    targets = inputs.examples.targets
-    bearing = targets.offsets[window.steps + 1] > targets.offsets[window.steps]
+    bearing = inputs.examples.weight[window.steps] > 0
     steps, cells = window.steps[bearing], torch.from_numpy(window.cells[bearing])
     if not len(steps):
         return torch.zeros(()), after, 0.0
     row, column = cells // width, cells % width
     before = states.at(row, column)  # the state before step t is the one after t steps
     logits = _logits(model, before, window.time[row, column], steps, outputs, inputs)
-    loss, weight = _cross_entropy(logits, steps, inputs, model.config.target_exponent)
+    loss, weight = _cross_entropy(logits, steps, inputs)
     return loss, after, weight
 
 
@@ -107,13 +106,12 @@ def _day_bias(model: InterestModel, days: Tensor, inputs: Inputs) -> tuple[Tenso
     return masked, bias - torch.logsumexp(masked, dim=1, keepdim=True)
 
 
-def _cross_entropy(logits: Tensor, steps: Int, inputs: Inputs, exponent: float) -> tuple[Tensor, float]:
-    """Sum over examples of weight n^exponent times the mean of -log p over the step's n target items; and the sum of weights."""
-    targets = inputs.examples.targets
+def _cross_entropy(logits: Tensor, steps: Int, inputs: Inputs) -> tuple[Tensor, float]:
+    """Sum over examples of their weight times the mean of -log p over the step's target items; and the sum of weights."""
+    targets, weight = inputs.examples.targets, inputs.examples.weight[steps]
     lengths = targets.offsets[steps + 1] - targets.offsets[steps]
     position = np.repeat(np.arange(len(steps)), lengths)
     cell = torch.from_numpy(position * logits.shape[1] + targets.item[ranges(targets.offsets[steps], lengths)])
-    weight = lengths.astype(np.float64) ** exponent
     share = torch.from_numpy((weight / lengths)[position].astype(np.float32))
-    total = torch.logsumexp(logits, dim=1) @ torch.from_numpy(weight.astype(np.float32))
-    return total - logits.flatten().index_select(0, cell) @ share, float(weight.sum())
+    total = torch.logsumexp(logits, dim=1) @ torch.from_numpy(weight)
+    return total - logits.flatten().index_select(0, cell) @ share, float(weight.sum(dtype=np.float64))

@@ -134,9 +134,7 @@ def _fit(
 ) -> list[dict[str, float]]:
     """Epochs until `patience` of them were no better; the model ends as the best of them."""
     optimiser = _optimiser(model, config)
-    average = AveragedModel(
-        model, avg_fn=_running_mean(config.weight_average)
-    )  # running mean of the weights: what is validated, kept and served
+    average = _RunningMean(model)  # its weights are what is validated, kept and served
     best, best_weights, since, epochs = -1.0, _copy(model), 0, []
     for epoch in range(1, config.max_epochs + 1):
         start = time.perf_counter()
@@ -178,6 +176,20 @@ def _optimiser(model: InterestModel, config: InterestConfig) -> torch.optim.Opti
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
+class _RunningMean:
+    """A model whose weights are the running mean of another's; less of the first ones, which are near the random start."""
+
+    def __init__(self, model: InterestModel) -> None:
+        self.model, self.updates = deepcopy(model), 0
+
+    def follow(self, model: InterestModel) -> None:
+        keep = min(model.config.weight_average, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        with torch.no_grad():
+            for mean, weight in zip(self.model.parameters(), model.parameters(), strict=True):
+                mean.lerp_(weight, 1 - keep)
+
+
 def _run_epoch(
     model: InterestModel, average: _RunningMean, optimiser: torch.optim.Optimizer, inputs: Inputs, rng: np.random.Generator
 ) -> float:
@@ -199,20 +211,6 @@ def _run_epoch(
                 average.follow(model)
                 total, weights = total + float(loss.detach()), weights + weight
     return total / weights
-
-
-class _RunningMean:
-    """A model whose weights are the running mean of another's; less of the first ones, which are near the random start."""
-
-    def __init__(self, model: InterestModel) -> None:
-        self.model, self.updates = deepcopy(model), 0
-
-    def follow(self, model: InterestModel) -> None:
-        keep = min(model.config.weight_average, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        with torch.no_grad():
-            for mean, weight in zip(self.model.parameters(), model.parameters(), strict=True):
-                mean.lerp_(weight, 1 - keep)
 
 
 def _user_batches(lengths: Int, config: InterestConfig, rng: np.random.Generator) -> Iterator[Int]:

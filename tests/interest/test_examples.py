@@ -60,3 +60,9 @@ def test_popularity_and_candidates_are_as_of_the_day_of_the_step() -> None:
     position, item, features = examples.own.of_steps(np.array([1]))
     assert list(zip(position.tolist(), item.tolist(), strict=True)) == [(0, 0), (0, 1)]
     np.testing.assert_allclose(features[0, 0], 2 * 2 ** (-2 / InterestConfig().repeat_half_lives[0]), rtol=1e-6)
+
+
+def test_a_step_weighs_by_its_targets_and_its_users_steps() -> None:
+    config = InterestConfig.model_validate({"target_exponent": 0.5, "user_exponent": 1.0})
+    examples = examples_of(HISTORIES, catalogue([0] * N_ITEMS), daily_of(HISTORIES), config, BUYS, repeats=True)
+    np.testing.assert_allclose(examples.weight, [1 / 3, 2**0.5 / 3, 0, 3**0.5 / 3], rtol=1e-6)

@@ -36,7 +36,8 @@ def trained_loss(model: InterestModel, histories: Histories, catalogue: Catalogu
 
 def served_loss(model: InterestModel, histories: Histories, catalogue: Catalogue, text: Float32) -> tuple[float, int]:
     """The same from served states: before each target step the list is scored anew, masked, and compared with what came."""
-    items, total, n = item_side(model, catalogue, text), 0.0, 0
+    items = item_side(model, catalogue, text)
+    losses: dict[int, list[float]] = {user: [] for user in range(histories.n_users)}
     for step in range(histories.n_steps):
         user = int(histories.step_user[step])
         query = Query(float(histories.step_time[step]), int(histories.step_day[step]))
@@ -53,9 +54,9 @@ def served_loss(model: InterestModel, histories: Histories, catalogue: Catalogue
         targets = bought[np.isfinite(logits[bought])]
         if len(targets):
             log_p = logits - np.log(np.exp(logits).sum())
-            total -= len(targets) ** model.config.target_exponent * log_p[targets].mean()
-            n += 1
-    return total, n
+            losses[user].append(-(len(targets) ** model.config.target_exponent) * float(log_p[targets].mean()))
+    total = sum(sum(found) / max(len(found), 1) ** model.config.user_exponent for found in losses.values())
+    return total, sum(len(found) for found in losses.values())
 
 
 @pytest.mark.parametrize("repeats", [True, False])
