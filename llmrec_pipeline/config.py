@@ -219,7 +219,6 @@ class RecommendConfig(_Section):
 
 class EvaluationConfig(_Section):
     window_days: PositiveInt = Field(28, description="days of a window, and of the validation period before it")
-    windows: PositiveInt = Field(1, description="windows counted back from the log's end; the protocol has 3, the demo 1")
     ks: tuple[PositiveInt, ...] = Field((5, 10, 20), description="cut-offs of the metrics")
     bootstrap: PositiveInt = Field(1000, description="Poisson bootstrap replicates over users")
 

@@ -53,7 +53,7 @@ class Encoded:
 class Encoder:
     """A tokenizer and a model, loaded once, in evaluation mode.
 
-    In fp32 a text's vector does not depend on the texts beside it (to 1e-5); in bf16 it does in the third decimal.
+    In fp32 a text's vector does not depend on the texts beside it (to 1e-5); in bf16 that is not promised.
     """
 
     def __init__(self, spec: EncoderSpec, device: str = "cpu", token_budget: int = 1024) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 VECTORS_SCHEMA = "text_hash string, embedding array<float>, tokens int, reason string"
-WINDOW = 20_000  # texts gathered before they are sorted by length; with 384 dimensions about 100 MB
+WINDOW = 20_000  # texts gathered before they are sorted by length; with 384 dimensions some 70 MB
 ROWS_OUT = 1_000  # rows of an Arrow batch given back to Spark: 1.5 MB at 384 dimensions
 
 _ARROW = pa.schema(

@@ -3,7 +3,7 @@
 from llmrec_pipeline.evaluation.bootstrap import Estimate, Partials, differences, finish, merge
 from llmrec_pipeline.evaluation.evaluator import Task, evaluate_block
 from llmrec_pipeline.evaluation.metrics import METRICS, block_metrics
-from llmrec_pipeline.evaluation.windows import Window, rolling_windows
+from llmrec_pipeline.evaluation.windows import Window, window_ending
 
 __all__ = [
     "METRICS",
@@ -16,5 +16,5 @@ __all__ = [
     "evaluate_block",
     "finish",
     "merge",
-    "rolling_windows",
+    "window_ending",
 ]

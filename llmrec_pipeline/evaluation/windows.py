@@ -3,7 +3,6 @@
 import datetime
 from dataclasses import dataclass
 
-from llmrec_pipeline.config import EvaluationConfig
 from llmrec_pipeline.errors import ConfigError
 
 EPOCH = datetime.date(1970, 1, 1)
@@ -19,33 +18,27 @@ class Window:
     end: int
 
 
-def rolling_windows(first_day: int, last_day: int, config: EvaluationConfig) -> list[Window]:
-    """The last `config.windows` windows of the log, in time order; each has its validation period before it.
+def window_ending(first_day: int, last_day: int, days: int) -> Window:
+    """The window that ends with `last_day`; the protocol's earlier ones end `days` and twice `days` before (`--day`).
 
     Args:
         first_day: first event_date of the log.
-        last_day: last event_date of the log.
-        config: length and number of windows.
+        last_day: last date of the window.
+        days: length of the window, and of the validation period before it.
 
     Raises:
-        ConfigError: no day is left to train on before the first window's validation.
+        ConfigError: no day is left to train on before the validation period.
     """
-    starts = [last_day + 1 - config.window_days * (back + 1) for back in range(config.windows)]
-    windows = [_window(start, config.window_days) for start in reversed(starts)]
-    needed = windows[0].validation_start
-    if needed <= first_day:
+    start = last_day + 1 - days
+    if start - days <= first_day:
         raise ConfigError(
-            f"{config.windows} windows of {config.window_days} days and their validation need events before {day_name(needed)}, "
+            f"a window of {days} days and its validation need events before {day_name(start - days)}, "
             f"the log starts on {day_name(first_day)} and has {last_day - first_day + 1} days; "
-            "lower evaluation.windows or evaluation.window_days"
+            "lower evaluation.window_days, or name a later --day"
         )
-    return windows
+    return Window(name=day_name(start), validation_start=start - days, start=start, end=start + days)
 
 
 def day_name(day: int) -> str:
     """ISO date of a day number."""
     return (EPOCH + datetime.timedelta(days=day)).isoformat()
-
-
-def _window(start: int, days: int) -> Window:
-    return Window(name=day_name(start), validation_start=start - days, start=start, end=start + days)

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from llmrec_pipeline.collaborative import Neighbours, fit_neighbours
 from llmrec_pipeline.encoding import resolve
 from llmrec_pipeline.errors import TableError
-from llmrec_pipeline.evaluation.windows import Window, rolling_windows
+from llmrec_pipeline.evaluation.windows import Window, window_ending
 from llmrec_pipeline.interest.artefacts import save
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Histories, Query
@@ -83,8 +83,7 @@ def training_window(run: Run) -> tuple[Window, int]:
         raise TableError("table events is empty; run jobs/ingest.py first")
     day = run.settings.pipeline.day
     last = day_number(date.fromisoformat(day) if day else span["last"])
-    evaluation = run.settings.pipeline.evaluation.model_copy(update={"windows": 1})
-    return rolling_windows(day_number(span["first"]), last, evaluation)[-1], last
+    return window_ending(day_number(span["first"]), last, run.settings.pipeline.evaluation.window_days), last
 
 
 def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Window, mlflow: Any) -> TrainedModel:
