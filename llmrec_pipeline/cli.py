@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -134,6 +135,10 @@ def run_step(name: str, settings: "Settings", *, rebuild: bool = False) -> "Run"
 
 
 def one_line(error: BaseException) -> str:
+    """The error's message on one line; of an executor's error, the one that its Python worker raised."""
+    raised = re.search(r"^llmrec_pipeline\.errors\.\w+: (.*)$", str(error), flags=re.M)
+    if raised:
+        return raised[1]
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, PipelineError) else f"{type(error).__name__}: {text[:500]}"
 

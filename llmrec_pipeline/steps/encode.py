@@ -7,7 +7,8 @@ from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.events import hash128
 from llmrec_pipeline.encoding import EncoderSpec, resolve
-from llmrec_pipeline.encoding.spark import VECTORS_SCHEMA, balance, encode_batches
+from llmrec_pipeline.encoding.spark import VECTORS_SCHEMA, balance, encode_batches, gpu_profile
+from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.tables import ENCODERS, QUARANTINE, TEXT_EMBEDDINGS
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import only_row
@@ -24,7 +25,7 @@ def encode(run: Run) -> None:
     warehouse.create(TABLES)
     spec = resolve(run.settings.pipeline.encoder)
     run.versions["encoder_id"] = spec.encoder_id
-    warehouse.insert_new("encoders", run.spark.createDataFrame([encoder_row(spec)], warehouse.schema("encoders")))
+    register_encoder(run, spec)
     with run.stage("find new"):
         new = unencoded(run, texts, spec.encoder_id).persist()
         run.counts |= {"texts": texts.count(), "texts_new": new.count()}
@@ -32,7 +33,8 @@ def encode(run: Run) -> None:
         with run.stage("encode"):
             tasks = TASKS_PER_CORE * run.spark.sparkContext.defaultParallelism
             balanced = balance(new.select("text_hash", "text"), min(tasks, run.counts["texts_new"]))
-            vectors = balanced.mapInArrow(encode_batches(spec, run.settings.pipeline.encoder), VECTORS_SCHEMA).persist()
+            task = encode_batches(spec, run.settings.pipeline.encoder)
+            vectors = balanced.mapInArrow(task, VECTORS_SCHEMA, profile=gpu_profile(run.spark)).persist()
             totals = only_row(vectors.agg(F.count("embedding").alias("encoded"), F.sum("tokens").alias("tokens")))
             run.counts |= {"texts_encoded": totals["encoded"], "tokens": totals["tokens"] or 0}
         with run.stage("write"):
@@ -51,8 +53,20 @@ def unencoded(run: Run, texts: DataFrame, encoder_id: str) -> DataFrame:
     return without.join(refused.select("quarantine_id"), on="quarantine_id", how="left_anti").drop("quarantine_id")
 
 
-def encoder_row(spec: EncoderSpec) -> dict[str, object]:
-    return {name: getattr(spec, name) for name in ENCODERS.column_names}
+def register_encoder(run: Run, spec: EncoderSpec) -> None:
+    """Notes what the config resolved to; the first commit wins.
+
+    Raises:
+        ModelError: the same config meant another encoder before (a package was upgraded, a folder's files changed).
+    """
+    row = {name: getattr(spec, name) for name in ENCODERS.column_names}
+    run.warehouse.insert_new("encoders", run.spark.createDataFrame([row], run.warehouse.schema("encoders")))
+    stands = only_row(run.read("encoders").filter(F.col("config_hash") == spec.config_hash))["encoder_id"]
+    if stands != spec.encoder_id:
+        raise ModelError(
+            f"encoder {spec.source!r} resolves to encoder_id {spec.encoder_id}, but meant {stands} when this warehouse was encoded; "
+            "install the files of then, or name the new ones by another encoder.source or revision"
+        )
 
 
 def _quarantine_id(encoder_id: str) -> Column:
