@@ -137,7 +137,9 @@ class EncoderConfig(_Section):
 class InterestConfig(_Section):
     """The interest model H (DESIGN 1.4)."""
 
-    cell: Literal["lstm", "gru"] = Field("lstm", description="recurrent cell of the short part, as in the article; gru carries no c")
+    cell: Literal["lstm", "gru"] = Field(
+        "lstm", description="recurrent cell of the short part, as in the article; gru carries no c"
+    )
     hidden_size: PositiveInt = Field(128, description="units of the recurrent state; also the dimension of short_u and long_u")
     item_dim: PositiveInt = Field(128, description="dimension of item vectors f_i and step inputs")
     long_queries: PositiveInt = Field(4, description="fixed learnt attention queries of the long part")
@@ -148,25 +150,32 @@ class InterestConfig(_Section):
         (7.0, 30.0, 365.0), min_length=1, description="days; b_i(t): 14, 60 and 365 were no better on retail"
     )
     repeat_half_lives: tuple[PositiveFloat, ...] = Field(
-        (14.0, 60.0, 240.0), min_length=1, description="days; carried own counts, r_{u,i}(t): 30, 120 and 720 were no better on retail"
+        (14.0, 60.0, 240.0),
+        min_length=1,
+        description="days; carried own counts, r_{u,i}(t): 30, 120 and 720 were no better on retail",
     )
     dropout: Share = Field(0.2, description="on step inputs and interest vectors")
-    id_dropout: Share = Field(0.2, description="share of items whose id embedding is dropped whole in an update, so that text alone must do")
+    id_dropout: Share = Field(
+        0.2, description="share of items whose id embedding is dropped whole in an update, so that text alone must do"
+    )
     learning_rate: PositiveFloat = Field(2e-3, description="AdamW; weights of counted features move five times as fast")
     weight_decay: NonNegative = Field(1e-4, description="AdamW, on matrices only")
     weight_average: Share = Field(
         0.98, description="share that the running mean of weights keeps per update; the mean is what is validated and served"
     )
-    max_epochs: PositiveInt = Field(15, description="passes over all users at most; retail is at its best after 2 to 5")
+    max_epochs: PositiveInt = Field(8, description="passes over all users at most; retail is at its best after 2 to 6")
     patience: PositiveInt = Field(3, description="epochs without a better validation NDCG@10 before stopping")
     target_exponent: Share = Field(
-        0.5, description="a step's weight in the loss is its number of targets to this power; 0: every step the same, 1: every target"
+        0.5,
+        description="a step's weight in the loss is its number of targets to this power; 0: every step the same, 1: every target",
     )
     user_exponent: Share = Field(
         0.5, description="a step's weight is divided by its user's number of target steps to this power; 1: every user the same"
     )
     window_steps: PositiveInt = Field(64, description="steps of one truncated back-propagation window; state is carried across")
-    batch_steps: PositiveInt = Field(256, description="steps of one update (users x steps of a window); bounds memory to batch * items")
+    batch_steps: PositiveInt = Field(
+        256, description="steps of one update (users x steps of a window); bounds memory to batch * items"
+    )
 
 
 class CollaborativeConfig(_Section):
