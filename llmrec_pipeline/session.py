@@ -20,6 +20,8 @@ def get_session(app_name: str) -> "SparkSession":
     """
     for chatty in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)  # errors reach the user as exceptions
+    # torch's threads share the cores with the JVM: a thread that waits must sleep, not spin (18 times slower on two busy cores)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from pyspark.sql import SparkSession
 

@@ -95,6 +95,7 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             nonlocal done
             done += 1
             report(done, config.max_epochs)
+            log.info("train: epoch %d of at most %d, %s", done, config.max_epochs, ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
             mlflow.log_metrics({name: float(value) for name, value in figures.items()}, step=done)
 
         trained = train_interest(
