@@ -176,6 +176,10 @@ class InterestConfig(_Section):
     batch_steps: PositiveInt = Field(
         256, description="steps of one update (users x steps of a window); bounds memory to batch * items"
     )
+    threads: PositiveInt = Field(
+        1,
+        description="torch threads of training; at these sizes a second one waits more than it works, and more change float sums",
+    )
 
 
 class CollaborativeConfig(_Section):

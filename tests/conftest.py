@@ -29,7 +29,7 @@ def spark() -> Iterator[SparkSession]:
 
     Compiling code for them costs more than it saves; the tests of spark-submit run with Spark's own settings.
     """
-    options = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1", "spark.driver.memory": "2g"}
+    options = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC", "spark.driver.memory": "2g"}
     arguments = [part for name, value in options.items() for part in ("--conf", f"'{name}={value}'")]
     os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*arguments, "pyspark-shell"])
     session = get_session("tests")

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.collaborative import Neighbours, fit_neighbours
@@ -88,6 +89,7 @@ def training_window(run: Run) -> tuple[Window, int]:
 
 def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Window, mlflow: Any) -> TrainedModel:
     settings, config = run.settings, run.settings.pipeline.interest
+    torch.set_num_threads(config.threads)
     done = 0
     with run.stage("train") as report:
 
@@ -95,7 +97,12 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             nonlocal done
             done += 1
             report(done, config.max_epochs)
-            log.info("train: epoch %d of at most %d, %s", done, config.max_epochs, ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+            log.info(
+                "train: epoch %d of at most %d, %s",
+                done,
+                config.max_epochs,
+                ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if k != "epoch"),
+            )
             mlflow.log_metrics({name: float(value) for name, value in figures.items()}, step=done)
 
         trained = train_interest(

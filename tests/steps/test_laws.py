@@ -26,7 +26,9 @@ def scramble(warehouse: Warehouse, since: str, until: str) -> None:
     """Gives every event of the dates [since, until) another item, one known since the first week, in the tables themselves."""
     events = warehouse.read("events")
     chosen = (F.col("event_date") >= since) & (F.col("event_date") < until)
-    items = [row[0] for row in events.filter("event_date < '2019-10-08'").select("item_id").distinct().orderBy("item_id").collect()]
+    items = [
+        row[0] for row in events.filter("event_date < '2019-10-08'").select("item_id").distinct().orderBy("item_id").collect()
+    ]
     others = F.array(*[F.lit(item) for item in items])
     other = F.get(others, F.pmod(F.xxhash64("event_id"), F.lit(len(items))).cast("int"))
     changed = events.withColumn("item_id", F.when(chosen, other).otherwise(F.col("item_id")))

@@ -18,7 +18,11 @@ ROOT = Path(__file__).parent.parent.parent
 def environment() -> dict[str, str]:
     locations = find_spec("pyspark").submodule_search_locations
     binaries = Path(sys.executable).parent
-    return os.environ | {"SPARK_HOME": str(locations[0]), "PYSPARK_PYTHON": sys.executable, "PATH": f"{binaries}:{os.environ['PATH']}"}
+    return os.environ | {
+        "SPARK_HOME": str(locations[0]),
+        "PYSPARK_PYTHON": sys.executable,
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+    }
 
 
 def submit(folder: Path, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -85,7 +89,9 @@ def test_a_killed_driver_leaves_nothing_half_written(workplace: Path) -> None:
         (workplace / name).symlink_to(ROOT / name)
     encoders = workplace / "warehouse/ecommerce/encoders/_delta_log/00000000000000000001.json"
     log = (workplace / "killed.log").open("w")
-    process = subprocess.Popen(["spark-submit", "jobs/encode.py"], cwd=workplace, env=environment(), stderr=log, stdout=log, start_new_session=True)
+    process = subprocess.Popen(
+        ["spark-submit", "jobs/encode.py"], cwd=workplace, env=environment(), stderr=log, stdout=log, start_new_session=True
+    )
     deadline = time.monotonic() + 240
     while not encoders.exists():
         assert process.poll() is None, (workplace / "killed.log").read_text()
