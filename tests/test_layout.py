@@ -89,11 +89,11 @@ def test_shipped_configuration_loads_and_every_key_of_it_is_known() -> None:
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match="unknown key 'interest.hiden_size'; did you mean 'hidden_size'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'interest.hiden_size'; did you mean 'hidden_size'"):
         load_settings(ROOT / "conf/pipeline.yaml", None, ("interest.hiden_size=3",))
-    with pytest.raises(ConfigError, match="interest.hidden_size = -3"):
+    with pytest.raises(ConfigError, match=r"interest.hidden_size = -3"):
         load_settings(ROOT / "conf/pipeline.yaml", None, ("interest.hidden_size=-3",))
-    with pytest.raises(ConfigError, match="domain 'retial' has no file.*did you mean 'retail'"):
+    with pytest.raises(ConfigError, match=r"domain 'retial' has no file.*did you mean 'retail'"):
         load_settings(ROOT / "conf/pipeline.yaml", "retial")
     with pytest.raises(ConfigError, match="not key=value"):
         load_settings(ROOT / "conf/pipeline.yaml", None, ("seed",))
