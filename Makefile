@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 AIRFLOW := $(CURDIR)/.venv-airflow
 DELTA := 4.4.0
 DELTA_SPARK := delta-spark_4.2_2.13
-SPARK_HOME = $(shell $(VENV)/bin/python -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])')
+SPARK_HOME = $$($(VENV)/bin/python -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])')
 # spark-submit finds Spark and Python by these three, and by nothing else
 ENVIRONMENT = SPARK_HOME="$(SPARK_HOME)" PYSPARK_PYTHON="$(VENV)/bin/python" PATH="$(VENV)/bin:$$PATH"
 
@@ -26,8 +26,7 @@ $(READY): constraints.txt setup.py conf/spark/spark-defaults.conf conf/spark/log
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e ".[read,dev]"
-	@bash conf/setup/install-jars.sh "$(SPARK_HOME)" $(DELTA_SPARK) $(DELTA)
-	@mkdir -p "$(SPARK_HOME)/conf" && cp conf/spark/spark-defaults.conf conf/spark/log4j2.properties "$(SPARK_HOME)/conf/"
+	@bash conf/setup/prepare-spark.sh $(VENV) $(DELTA_SPARK) $(DELTA)
 	@touch $@
 
 demo: $(READY) ## the whole path on the shipped example: lists, metrics, three users

@@ -159,9 +159,9 @@ class States:
             h=_matrix(column["h"], layout.hidden, "h"),
             c=_matrix(column["c"], layout.cell_size, "c"),
             accumulators=_matrix(column["accumulators"], layout.accumulators, "accumulators"),
-            steps=column["steps"].to_numpy(),
-            last_day=column["last_day"].to_numpy(),
-            last_time=column["last_time"].to_numpy(),
+            steps=column["steps"].to_numpy().copy(),
+            last_day=column["last_day"].to_numpy().copy(),
+            last_time=column["last_time"].to_numpy().copy(),
             own=OwnItems(
                 np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), _strings(rows.field("item_id")), decayed, total
             ),

@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# Copies Delta's two jars, and nothing they depend on (Spark brings its own, newer), into pyspark's jars.
+# Makes pip's Spark in a virtual environment ready: its settings, and Delta's two jars without what they depend on (Spark brings its
+# own, newer).
 set -eu
-spark_home=$1 delta_spark=$2 version=$3
+venv=$1 delta_spark=$2 version=$3
+spark_home=$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])')
+mkdir -p "$spark_home/conf"
+cp conf/spark/spark-defaults.conf conf/spark/log4j2.properties "$spark_home/conf/"
 jars="$spark_home/jars"
 for artifact in "$delta_spark" delta-storage; do
   file="$jars/$artifact-$version.jar"
