@@ -44,7 +44,10 @@ class JointFit:
 
 
 def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> JointFit:
-    """Chooses (w, tau), then lambda by history length, then theta; among equals the earlier value of a grid wins.
+    """Chooses (w, tau) by s alone, then lambda by history length and theta together; among equals the earlier value of a grid wins.
+
+    At theta = 1 a p that is too sure of itself would make every lambda > 0 look worse, for log s sharpens it further: so each
+    theta is given its own best lambdas, and the pair with the lowest cross-entropy is taken (ADR 0007).
 
     A bucket with fewer than `grids.bucket_users` users takes the lambda that is best for all users together.
 
@@ -69,16 +72,17 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
         history_edges=grids.history_edges,
         temperature=1.0,
     )
-    losses, users = _sum_pairs(_fusion_losses(block, weights, grids.cf_weight) for block in blocks())
-    weights = replace(weights, cf_weight=_choose_by_bucket(losses, users, grids))
-    plain = sum(_fusion_losses(block, weights, (0.0,))[0].sum() for block in blocks())
-    final = sum(_temperature_losses(block, weights, grids.temperature) for block in blocks())
-    theta = _best(final, "y")
+    losses, users = _sum_pairs(_fusion_losses(block, weights, grids) for block in blocks())  # [temperatures, B, L]
+    chosen = [_choose_by_bucket(of_theta, users, grids) for of_theta in losses]
+    totals = [of_theta[np.arange(len(users)), row].sum() for of_theta, row in zip(losses, chosen, strict=True)]
+    theta = _best(totals, "y")
+    plain = sum(_user_losses(np.where(block.mask, block.log_p, 0), block).sum() for block in blocks())
+    cf_weight = tuple(grids.cf_weight[index] for index in chosen[theta])
     return JointFit(
-        weights=replace(weights, temperature=grids.temperature[theta]),
+        weights=replace(weights, cf_weight=cf_weight, temperature=grids.temperature[theta]),
         cross_entropy_p=float(plain / events),
         cross_entropy_s=float(np.asarray(similarity_grid)[w, tau] / events),
-        cross_entropy_y=float(np.asarray(final)[theta] / events),
+        cross_entropy_y=float(totals[theta] / events),
         target_events=events,
         masked_target_events=masked,
     )
@@ -103,29 +107,19 @@ def _similarity_losses(block: Block, grids: JointConfig) -> npt.NDArray[np.float
 
 
 def _fusion_losses(
-    block: Block, weights: JointWeights, grid: tuple[float, ...]
+    block: Block, weights: JointWeights, grids: JointConfig
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """[B, L] summed cross-entropy of y by history bucket, and [B] users with a target."""
-    log_s = np.where(
-        block.mask,
-        collaborative_log_s(block.similarity, block.own, weights.cf_repeat_weight, weights.cf_temperature, block.mask),
-        0,
-    )
-    log_p = np.where(block.mask, block.log_p, 0)
+    """[temperatures, B, L] summed cross-entropy of y by history bucket, and [B] users with a target."""
+    log_s = collaborative_log_s(block.similarity, block.own, weights.cf_repeat_weight, weights.cf_temperature, block.mask)
+    log_s, log_p = np.where(block.mask, log_s, 0), np.where(block.mask, block.log_p, 0)
     bucket = history_bucket(block.history_length, weights.history_edges)
     buckets = len(weights.history_edges) + 1
-    losses = [np.bincount(bucket, _user_losses(log_p + np.float32(value) * log_s, block), buckets) for value in grid]
-    users = np.bincount(bucket[block.targets.within(block.mask).per_user > 0], minlength=buckets)
-    return np.stack(losses, axis=1), users
-
-
-def _temperature_losses(block: Block, weights: JointWeights, grid: tuple[float, ...]) -> npt.NDArray[np.float64]:
-    """[temperatures] summed cross-entropy of y."""
-    log_s = collaborative_log_s(block.similarity, block.own, weights.cf_repeat_weight, weights.cf_temperature, block.mask)
-    fused = np.where(block.mask, block.log_p, 0) + weights.of_users(block.history_length)[:, None] * np.where(
-        block.mask, log_s, 0
-    )
-    return np.array([_user_losses(fused / theta, block).sum() for theta in grid])
+    losses = np.empty((len(grids.temperature), buckets, len(grids.cf_weight)))
+    for column, value in enumerate(grids.cf_weight):
+        fused = log_p + np.float32(value) * log_s
+        for row, theta in enumerate(grids.temperature):
+            losses[row, :, column] = np.bincount(bucket, _user_losses(fused / np.float32(theta), block), buckets)
+    return losses, np.bincount(bucket[block.targets.within(block.mask).per_user > 0], minlength=buckets)
 
 
 def _user_losses(logits: Float, block: Block) -> npt.NDArray[np.float64]:
@@ -140,10 +134,10 @@ def _user_losses(logits: Float, block: Block) -> npt.NDArray[np.float64]:
     return np.asarray(np.bincount(targets.user, normaliser[targets.user] - chosen, len(logits)), dtype=np.float64)
 
 
-def _choose_by_bucket(losses: npt.NDArray[np.float64], users: npt.NDArray[np.int64], grids: JointConfig) -> tuple[float, ...]:
+def _choose_by_bucket(losses: npt.NDArray[np.float64], users: npt.NDArray[np.int64], grids: JointConfig) -> list[int]:
+    """[B] place in the grid of lambda, from losses [B, L]."""
     common = _best(losses.sum(axis=0), "y")
-    chosen = [_best(row, "y") if count >= grids.bucket_users else common for row, count in zip(losses, users, strict=True)]
-    return tuple(grids.cf_weight[index] for index in chosen)
+    return [_best(row, "y") if count >= grids.bucket_users else common for row, count in zip(losses, users, strict=True)]
 
 
 def _sum_pairs(

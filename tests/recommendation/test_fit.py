@@ -37,18 +37,17 @@ def test_fit_equals_a_slow_search_and_does_not_depend_on_blocks() -> None:
     best = min(log_s, key=lambda pair: -log_s[pair][user, item].mean())
     assert (fitted.weights.cf_repeat_weight, fitted.weights.cf_temperature) == best
     assert fitted.cross_entropy_s == pytest.approx(-log_s[best][user, item].mean(), abs=1e-5)
-    for bucket in (0, 1):
-        of_bucket = ((block.history_length >= 3) == bucket)[user]
 
-        def loss(value: float, chosen: np.ndarray = of_bucket) -> float:
-            log_y = joint_log_y(block.log_p, log_s[best], np.full(300, value), 1.0, block.mask)
-            return float(-log_y[user, item][chosen].sum())
+    def loss(weights: tuple[float, float], theta: float) -> float:
+        by_user = np.where(block.history_length >= 3, weights[1], weights[0])
+        return float(-joint_log_y(block.log_p, log_s[best], by_user, theta, block.mask)[user, item].mean())
 
-        assert fitted.weights.cf_weight[bucket] == min(GRIDS.cf_weight, key=loss)
-    weight = fitted.weights.of_users(block.history_length)
-    losses = [-joint_log_y(block.log_p, log_s[best], weight, theta, block.mask)[user, item].mean() for theta in GRIDS.temperature]
-    assert fitted.weights.temperature == GRIDS.temperature[int(np.argmin(losses))]
-    assert fitted.cross_entropy_y == pytest.approx(min(losses), abs=1e-5)
+    every = [
+        (loss(pair, theta), pair, theta) for theta in GRIDS.temperature for pair in itertools.product(GRIDS.cf_weight, repeat=2)
+    ]
+    lowest, weights, temperature = min(every)
+    assert (fitted.weights.cf_weight, fitted.weights.temperature) == (weights, temperature)
+    assert fitted.cross_entropy_y == pytest.approx(lowest, abs=1e-5)
     assert fitted.cross_entropy_p == pytest.approx(-block.log_p[user, item].mean(), abs=1e-5)
     assert fitted.cross_entropy_y < fitted.cross_entropy_p
 
