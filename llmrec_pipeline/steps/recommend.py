@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyspark.core.broadcast import Broadcast
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.errors import ConservationError, TableError
+from llmrec_pipeline.interest.data import Query
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.recommendation import top_k
 from llmrec_pipeline.recommendation.scorer import Scorer, Scores
@@ -35,10 +36,22 @@ LIST_SCHEMA = (
 
 
 def recommend(run: Run) -> None:
-    """Publishes the lists of everybody known by the end of the run's day; nothing when they are published already."""
+    """Publishes the lists of everybody known by the end of the run's day.
+
+    Nothing is written when they are published already, or when the lists of a later day stand: a day that is done again must not set
+    the current lists, or the states, back.
+    """
     run.warehouse.create(TABLES)
     head = serving_head(run)
     until = last_day(run) + 1
+    query = query_at(until, run.settings.domain)
+    newer = run.read("recommendations").filter(F.col("as_of") > moment_of(query)).limit(1).collect()
+    if newer:
+        log.info(
+            "recommend: lists as of %s stand, later than the end of %s; nothing to publish", newer[0]["as_of"], day_of(until - 1)
+        )
+        run.wrote(*TABLES)
+        return
     publication = list_id(run.settings, head.head_version, until, data_versions(run, INPUTS))
     run.versions["list_id"] = publication
     missing = [name for name in TABLES if run.read(name).filter(F.col("list_id") == publication).isEmpty()]
@@ -50,13 +63,12 @@ def recommend(run: Run) -> None:
         dataset = load_dataset(run, until)
     with run.stage("states"):
         advance_states(run, head.model, dataset, head.state_version, until)
-    query = query_at(until, run.settings.domain)
     scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head.head_version, dataset.catalogue))
     with run.stage("score"):
         lists = _lists(
             run, head, Ranker(scorer, dataset.titles, run.settings.pipeline.recommend.top_k, run.settings.pipeline.seed), until
         )
-        lists = _published(lists, head, publication, query.time).persist()
+        lists = _published(lists, head, publication, query).persist()
         _check(run, lists, scorer)
     with run.stage("write"):
         _publish(run, missing, lists, head, scorer, dataset)
@@ -133,14 +145,18 @@ def _in_task(shared: Broadcast[Ranker]) -> Callable[[pa.Table], pa.Table]:
     return lambda states: shared.value(states.drop_columns(["bucket"]))
 
 
-def _published(lists: DataFrame, head: Head, publication: str, as_of: float) -> DataFrame:
-    moment = F.lit(datetime.fromtimestamp(as_of * 86_400, UTC)).cast("timestamp")
+def moment_of(query: Query) -> Column:
+    """The instant of a query."""
+    return F.lit(datetime.fromtimestamp(query.time * 86_400, UTC)).cast("timestamp")
+
+
+def _published(lists: DataFrame, head: Head, publication: str, query: Query) -> DataFrame:
     nothing = {"reason": F.lit(None).cast("string"), "because_of": F.lit(None).cast("array<string>")}
     versions = {
         "state_version": F.lit(head.state_version),
         "head_version": F.lit(head.head_version),
         "list_id": F.lit(publication),
-        "as_of": moment,
+        "as_of": moment_of(query),
     }
     return lists.withColumns(nothing | versions).select(*RECOMMENDATIONS.column_names)
 

@@ -1,5 +1,6 @@
 """Laws that only hold over several jobs: as of, deliveries, faults (DESIGN 3)."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ def test_lists_as_of_a_day_depend_on_nothing_later(clicks, clicks_copy, make_pat
     scramble(scrambled.warehouse, since, until)
     found = []
     for path in (plain, scrambled):
+        for table in ("recommendations", "default_recommendations", "recommendation_log"):
+            shutil.rmtree(path.warehouse.path(table))  # those of the last day would stand
         path.run("textualise", "encode", "train", "recommend", overrides=day)
         found.append(lists_of(path, "2019-10-30"))
     assert len(found[0]) > 2_000

@@ -126,3 +126,9 @@ def test_sequences_are_readable_and_in_order(clicks) -> None:
     sessions = [behaviour["features"]["same_session"] for behaviour in row["steps"]]
     assert not sessions[0]
     assert any(sessions)
+
+
+def test_an_older_day_done_again_does_not_set_the_lists_back(clicks) -> None:
+    before = clicks.versions()
+    clicks.run("recommend", overrides=("day='2019-11-01'",))
+    assert clicks.versions() == before
