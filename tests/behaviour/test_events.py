@@ -260,7 +260,7 @@ def test_a_lost_row_fails_the_job_before_anything_is_committed(
     ("change", "error", "message"),
     [
         ({"source": {"path": "nowhere/*.csv", "format": "csv"}}, InputError, "'nowhere/\\*.csv' does not exist"),
-        ({"columns": PLAIN | {"item_id": "itme"}}, InputError, "columns.item_id: 'itme' does not fit.*did you mean 'item'"),
+        ({"columns": PLAIN | {"item_id": "itm"}}, InputError, "columns.item_id: 'itm' does not fit.*did you mean 'item'"),
         ({"columns": PLAIN | {"colour": "item"}}, ConfigError, "unknown event field 'colour'"),
         ({"step_by": "basket"}, ConfigError, "step_by = 'basket'"),
         ({"reapeats": True}, ConfigError, "unknown key 'reapeats'; did you mean 'repeats'"),
