@@ -17,22 +17,28 @@ FOLDER = "model"
 
 
 class Registry:
-    """The registered versions of one domain's model."""
+    """The registered versions of one domain's model, made from one warehouse."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, owner: str) -> None:
+        """Opens the store that the config names.
+
+        Args:
+            settings: names the store and the domain.
+            owner: id of the warehouse's `events` table; it keeps warehouses that share a store apart, and stays when a folder moves.
+        """
         os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         import mlflow
 
         self._mlflow = mlflow
-        self._settings = settings
+        self._settings, self._owner = settings, owner
         self.name = f"llmrec-{settings.domain.name}"
         mlflow.set_tracking_uri(settings.pipeline.tracking.uri)
         self._client = mlflow.MlflowClient()
 
     def find(self, head_version: str) -> Any | None:
         """The registered version with this head_version."""
-        return next((v for v in self._versions() if v.tags.get("head_version") == head_version), None)
+        return next((v for v in self._owned() if v.tags.get("head_version") == head_version), None)
 
     def newest(self) -> Any:
         """The version that serves: the one registered last for this warehouse.
@@ -40,19 +46,16 @@ class Registry:
         Raises:
             ModelError: none is registered.
         """
-        versions = [v for v in self._versions() if v.tags.get("root") == self._root]
+        versions = self._owned()
         if not versions:
             raise ModelError(
                 f"no version of model {self.name!r} is registered in {self._settings.pipeline.tracking.uri}; run jobs/train.py first"
             )
         return max(versions, key=lambda v: int(v.version))
 
-    @property
-    def _root(self) -> str:
-        return self._settings.root if "://" in self._settings.root else str(Path(self._settings.root).resolve())
-
-    def _versions(self) -> list[Any]:
-        return list(self._client.search_model_versions(f"name='{self.name}'", max_results=1000))
+    def _owned(self) -> list[Any]:
+        versions = self._client.search_model_versions(f"name='{self.name}' and tags.owner = '{self._owner}'", max_results=1000)
+        return list(versions)
 
     @contextmanager
     def run(self, run_name: str) -> Iterator[Any]:
@@ -70,7 +73,7 @@ class Registry:
         """Makes a stored model a version, which is then the one that serves."""
         if not self._client.search_registered_models(f"name='{self.name}'"):
             self._client.create_registered_model(self.name, description=self._settings.domain.description)
-        self._client.create_model_version(self.name, uri, run_id=run_id, tags=tags | {"root": self._root})
+        self._client.create_model_version(self.name, uri, run_id=run_id, tags=tags | {"owner": self._owner})
 
     @contextmanager
     def files(self, version: Any) -> Iterator[Path]:

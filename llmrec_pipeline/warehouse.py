@@ -133,6 +133,15 @@ class Warehouse:
             return -1
         return int(only_row(DeltaTable.forPath(self.spark, self.path(name)).history(1))["version"])
 
+    def table_id(self, name: str) -> str:
+        """Delta's id of the table, which stays when its folder moves.
+
+        Raises:
+            TableError: it does not exist.
+        """
+        self.read(name)
+        return str(self._detail(name)["id"])
+
     def data_version(self, name: str) -> str:
         """Table id and last version that changed rows: what a hash of inputs takes (DESIGN 2, Versions)."""
         table = DeltaTable.forPath(self.spark, self.path(name))

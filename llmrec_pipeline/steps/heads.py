@@ -59,7 +59,7 @@ def read_head(folder: Path) -> Head:
 
 def serving_head(run: Run) -> Head:
     """The version that serves, pinned for this run."""
-    registry = Registry(run.settings)
+    registry = Registry(run.settings, run.warehouse.table_id("events"))
     with registry.files(registry.newest()) as folder:
         head = read_head(folder)
     run.versions |= {"head_version": head.head_version, "state_version": head.state_version, "encoder_id": head.encoder_id}

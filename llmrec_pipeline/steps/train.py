@@ -38,7 +38,7 @@ INPUTS = ("events", "items", "user_sequences", "text_embeddings")
 
 def train(run: Run) -> None:
     """Trains on what lies before the last window, or finds that this very version exists; completes its rows, then registers it."""
-    settings, registry = run.settings, Registry(run.settings)
+    settings, registry = run.settings, Registry(run.settings, run.warehouse.table_id("events"))
     run.warehouse.create(["item_neighbours", "interest_states"])
     window, last = training_window(run)
     encoder_id = resolve(settings.pipeline.encoder).encoder_id
