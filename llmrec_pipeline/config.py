@@ -269,8 +269,9 @@ class Settings(_Section):
 
     @property
     def root(self) -> str:
-        """Folder of the domain's tables."""
-        return f"{self.pipeline.warehouse.rstrip('/')}/{self.domain.name}"
+        """Folder of the domain's tables: a URI as it stands, a local path made absolute (Delta creates no table at a relative one)."""
+        warehouse = self.pipeline.warehouse.rstrip("/")
+        return f"{warehouse if '://' in warehouse else Path(warehouse).resolve()}/{self.domain.name}"
 
     @property
     def mapping_hash(self) -> str:

@@ -26,12 +26,24 @@ def environment() -> dict[str, str]:
 
 
 def submit(folder: Path, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Runs spark-submit in a working directory that has conf/ and jobs/, as a clone has."""
+    """Runs spark-submit in a working directory that has conf/ and jobs/, as a clone has; all it prints is in `stdout`.
+
+    (spark-submit hands on its Python's standard error as standard output.)
+    """
     for name in ("conf", "jobs", "examples"):
         if not (folder / name).exists():
             (folder / name).symlink_to(ROOT / name)
     command = ["spark-submit", *before, *arguments]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=400, check=False)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -55,18 +67,18 @@ def embeddings(folder: Path) -> pl.DataFrame:
 
 def test_the_literal_command_encodes_and_says_so(workplace: Path, clicks) -> None:
     done = submit(workplace, "jobs/encode.py")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout
     found = embeddings(workplace)
     assert set(found["text_hash"]) == set(pl.read_delta(clicks.warehouse.path("texts"))["text_hash"])
-    assert f"texts_encoded {found.height:,}" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "WARN " not in done.stderr
+    assert f"texts_encoded {found.height:,}" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "WARN " not in done.stdout
 
 
 def test_two_executor_processes_give_the_same_vectors(workplace: Path, clicks) -> None:
     memory = ("--conf", "spark.executor.memory=1g")
     done = submit(workplace, "jobs/encode.py", before=("--master", "local-cluster[2,1,1024]", *memory))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout
     mine = embeddings(workplace).sort("text_hash")
     theirs = pl.read_delta(clicks.warehouse.path("text_embeddings")).sort("text_hash")
     assert mine["encoder_id"].unique().to_list() == theirs["encoder_id"].unique().to_list()
@@ -77,10 +89,10 @@ def test_two_executor_processes_give_the_same_vectors(workplace: Path, clicks) -
 def test_a_mistake_gets_one_line_and_a_code(workplace: Path) -> None:
     done = submit(workplace, "jobs/encode.py", "--set", "encoder.source=package:no_such_model")
     assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("error:")]
     assert len(lines) == 1
     assert "no_such_model" in lines[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stdout
 
 
 def test_a_killed_driver_leaves_nothing_half_written(workplace: Path) -> None:
@@ -101,7 +113,7 @@ def test_a_killed_driver_leaves_nothing_half_written(workplace: Path) -> None:
     process.wait()
     assert embeddings(workplace).height == 0
     done = submit(workplace, "jobs/encode.py")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout
     texts = pl.read_delta(str(workplace / "warehouse/ecommerce/texts"))
     assert embeddings(workplace)["text_hash"].is_unique().all()
     assert embeddings(workplace).height == texts.height
