@@ -2,7 +2,7 @@
 
 from pyspark.sql import functions as F
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from llmrec_pipeline.config import Settings
@@ -47,7 +47,7 @@ def _print_stages(console: Console, runs: list[Run]) -> None:
 
 
 def _print_tables(console: Console, warehouse: Warehouse) -> None:
-    table = Table("table", "one row is", "rows", "folder", title="Tables", title_justify="left")
+    table = Table("table", "one row is", "rows", Column("folder", overflow="fold"), title="Tables", title_justify="left")
     for name, contract in TABLES.items():
         if warehouse.exists(name):
             table.add_row(name, contract.row, f"{warehouse.read(name).count():,}", warehouse.path(name))
