@@ -30,6 +30,6 @@ setup(
     ],
     extras_require={
         "read": ["deltalake", "polars", "duckdb"],
-        "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "types-PyYAML", "pandas-stubs", "ranx"],
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "types-PyYAML", "types-psutil", "pandas-stubs", "ranx", "psutil"],
     },
 )
