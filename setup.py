@@ -30,6 +30,17 @@ setup(
     ],
     extras_require={
         "read": ["deltalake", "polars", "duckdb"],
-        "dev": ["pytest", "hypothesis", "ruff", "mypy", "pre-commit", "types-PyYAML", "types-psutil", "pandas-stubs", "ranx", "psutil"],
+        "dev": [
+            "pytest",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "pre-commit",
+            "types-PyYAML",
+            "types-psutil",
+            "pandas-stubs",
+            "ranx",
+            "psutil",
+        ],
     },
 )
