@@ -13,7 +13,7 @@ SPARK_HOME = $$($(VENV)/bin/python -c 'import importlib.util as u; print(u.find_
 # spark-submit finds Spark and Python by these three, and by nothing else
 ENVIRONMENT = SPARK_HOME="$(SPARK_HOME)" PYSPARK_PYTHON="$(VENV)/bin/python" PATH="$(VENV)/bin:$$PATH"
 
-.PHONY: help setup demo test test-airflow lint format docs shell clean bench-demo
+.PHONY: help setup demo test test-faults test-airflow lint format docs shell clean bench-demo
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ demo: $(READY) ## the whole path on the shipped example: lists, metrics, three u
 
 test: $(READY) ## the whole test suite
 	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest
+
+test-faults: $(READY) ## kill -9 every job around every commit, then run it again (some twenty minutes)
+	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest -m faults -s tests/steps/test_faults.py
 
 test-airflow: $(READY) $(AIRFLOW)/.ready ## the DAGs, with an Airflow in .venv-airflow (640 MB, once)
 	@$(ENVIRONMENT) $(AIRFLOW)/bin/python -m pytest --confcutdir=tests/airflow_dags tests/airflow_dags

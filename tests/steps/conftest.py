@@ -33,9 +33,17 @@ class Path_:
     more: tuple[str, ...] = ()
     runs: dict[str, Run] = field(default_factory=dict)
 
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        return (
+            *SMALL,
+            f"warehouse={self.folder / 'warehouse'}",
+            f"tracking.uri=sqlite:///{self.folder / 'mlflow.db'}",
+            *self.more,
+        )
+
     def settings(self, *overrides: str) -> Settings:
-        places = (f"warehouse={self.folder / 'warehouse'}", f"tracking.uri=sqlite:///{self.folder / 'mlflow.db'}")
-        return load_settings(ROOT / "conf/pipeline.yaml", self.domain, (*SMALL, *places, *self.more, *overrides))
+        return load_settings(ROOT / "conf/pipeline.yaml", self.domain, (*self.overrides, *overrides))
 
     def run(self, *names: str, overrides: tuple[str, ...] = ()) -> dict[str, Run]:
         self.runs = {name: run_step(name, self.settings(*overrides)) for name in names or STEPS}
@@ -51,6 +59,14 @@ class Path_:
         shutil.copytree(self.folder / "warehouse", folder / "warehouse")
         shutil.copy(self.folder / "mlflow.db", folder / "mlflow.db")
         return Path_(self.spark, folder, self.domain, self.more)
+
+    def contents(self) -> dict[str, list[str]]:
+        """Rows of every table, floats to four digits, order-free; job_runs and what names runs left out."""
+        found = {}
+        for name in sorted(set(TABLES) - {"encoders", "interest_states", "evaluation", "default_recommendations"}):
+            df = self.warehouse.read(name).drop("state_version", "head_version", "list_id", "embedding")
+            found[name] = sorted(str([round(v, 4) if isinstance(v, float) else v for v in row]) for row in df.collect())
+        return found
 
     def versions(self) -> dict[str, int]:
         return {name: self.warehouse.version(name) for name in TABLES}

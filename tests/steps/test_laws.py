@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.cli import STEPS
@@ -129,28 +128,6 @@ def faults(monkeypatch: pytest.MonkeyPatch, met: set[tuple[str, str]]) -> Iterat
         yield
 
 
-def contents(path) -> dict[str, list[str]]:
-    """Rows of every table, floats to five digits, order-free; job_runs and what names runs left out."""
-    tables = (
-        "events",
-        "quarantine",
-        "items",
-        "texts",
-        "user_sequences",
-        "text_embeddings",
-        "item_neighbours",
-        "recommendations",
-        "recommendation_log",
-    )
-    found = {}
-    for name in tables:
-        df: DataFrame = path.warehouse.read(name).drop("state_version", "head_version", "list_id")
-        found[name] = sorted(
-            str([round(v, 4) if isinstance(v, float) else v for v in row]) for row in df.drop("embedding").collect()
-        )
-    return found
-
-
 def test_a_job_that_dies_around_any_commit_can_be_run_again(make_path, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed, disturbed = make_path("undisturbed"), make_path("disturbed")
     undisturbed.run()
@@ -165,7 +142,7 @@ def test_a_job_that_dies_around_any_commit_can_be_run_again(make_path, monkeypat
                     assert len(met) < 50
         written = {table for table, when in met if when == "after"}
         assert written >= {"job_runs"} | COMMITS[name], name
-    assert contents(disturbed) == contents(undisturbed)
+    assert disturbed.contents() == undisturbed.contents()
 
 
 COMMITS = {
