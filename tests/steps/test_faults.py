@@ -21,8 +21,8 @@ Point = tuple[str, str]  # (table, "data" written | "commit" made), or ("registe
 def reached(path) -> dict[Point, int]:
     """How often each point has been passed so far: data files and commits of each table, versions in the registry."""
     found: dict[Point, int] = {}
-    for table in (path.folder / "warehouse").glob("*/*"):
-        found[table.name, "data"] = sum(1 for _ in table.glob("**/*.parquet"))
+    for table in (path.folder / "warehouse").glob("*/[!_]*"):
+        found[table.name, "data"] = sum(1 for _ in table.glob("*.parquet"))
         found[table.name, "commit"] = sum(1 for _ in table.glob("_delta_log/*.json"))
     found["register", "commit"] = registered(path.folder / "mlflow.db")
     return found
@@ -56,7 +56,7 @@ def killed_at(path, job: str, met: set[Point]) -> Point | None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return new[0]
-        time.sleep(0.005)
+        time.sleep(0.02)
     assert process.returncode == 0, (path.folder / "log").read_text()[-3000:]
     return None
 
