@@ -6,7 +6,8 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
@@ -37,6 +38,15 @@ SetOption = Annotated[
 ]
 DayOption = Annotated[str | None, typer.Option("--day", help="YYYY-MM-DD that the run is for; default: the last date in events")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="show stack traces and Spark's own words")]
+DryRunOption = Annotated[
+    int | None,
+    typer.Option(
+        "--dry-run", min=1, help="show the first N records as events and texts, and what goes to quarantine; writes nothing"
+    ),
+]
+SuggestOption = Annotated[
+    str | None, typer.Option("--suggest", metavar="FILE", help="print a draft of a domain's YAML, made from FILE; writes nothing")
+]
 RebuildOption = Annotated[
     bool, typer.Option("--rebuild", help="read the sources again and replace the tables (after a change of mapping or templates)")
 ]
@@ -57,6 +67,44 @@ def job(name: str, description: str | None) -> "Main":
 
     command.__doc__ = description
     return main_of(command)
+
+
+def ingest_job(description: str | None) -> "Main":
+    """The `main(argv)` of ingest, which can also show what it would do."""
+
+    def command(
+        config: ConfigOption = "conf/pipeline.yaml",
+        domain: DomainOption = None,
+        set_: SetOption = None,
+        day: DayOption = None,
+        rebuild: RebuildOption = False,
+        dry_run: DryRunOption = None,
+        suggest: SuggestOption = None,
+        debug: DebugOption = False,
+    ) -> None:
+        if suggest or dry_run:
+            set_up_logging(debug)
+            with reported(debug):
+                print_draft(suggest) if suggest else print_preview(config, domain, overrides_of(set_, day), dry_run or 1)
+        else:
+            run_jobs(("ingest",), config, domain, overrides_of(set_, day), rebuild=rebuild, debug=debug)
+
+    command.__doc__ = description
+    return main_of(command)
+
+
+def print_draft(file: str) -> None:
+    from llmrec_pipeline.behaviour.drafting import suggest
+
+    print(suggest(file), end="")
+
+
+def print_preview(config: str, domain: str | None, overrides: tuple[str, ...], records: int) -> None:
+    from llmrec_pipeline.config import load_settings
+    from llmrec_pipeline.session import get_session
+    from llmrec_pipeline.steps.preview import preview
+
+    preview(get_session("llmrec ingest, dry run"), load_settings(config, domain, overrides), records)
 
 
 def main_of(command: Callable[..., None]) -> "Main":
@@ -90,7 +138,7 @@ def run_jobs(
         summary: print tables, seconds, metrics and three users at the end.
     """
     set_up_logging(debug)
-    try:
+    with reported(debug):
         from llmrec_pipeline.config import load_settings
 
         settings = load_settings(config, domain, overrides)
@@ -106,9 +154,16 @@ def run_jobs(
             from llmrec_pipeline.steps.summary import print_summary
 
             print_summary(settings, runs)
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """Turns an error into one line and an exit code: 2 where the user can mend it, 1 for any other."""
+    try:
+        yield
     except PipelineError as error:
         _fail(error, 2, debug)
-    except Exception as error:  # anything else is a defect or the machine's; still one line
+    except Exception as error:  # a defect, or the machine's; still one line
         _fail(error, 1, debug)
 
 

@@ -3,6 +3,7 @@
 Unknown keys are refused with the nearest known one. Every field carries its unit, range and reason.
 """
 
+import codecs
 import hashlib
 import json
 import typing
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from llmrec_pipeline.errors import ConfigError, nearest
 
+DEFAULT_TIME_FORMAT = "yyyy-MM-dd HH:mm:ss"
 M = TypeVar("M", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -23,16 +25,93 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SourceConfig(_Section):
-    """Where a domain's raw records lie and how they are written."""
+class FilesConfig(_Section):
+    """Files of one shape: where they lie and how they are written."""
 
-    path: str = Field(description="file, folder or glob; relative to the working directory")
-    format: Literal["parquet", "csv", "json"] = Field(description="csv and json are read by lines (DESIGN 1.1)")
-    name: str = Field("log", description="source name; part of a record's identity")
-    delimiter: str = Field(",", min_length=1, max_length=1, description="csv field separator")
-    header: bool = Field(True, description="csv: first line of each file names the columns")
-    columns: tuple[str, ...] | None = Field(None, description="column names; needed for csv without header and for json")
+    path: str | tuple[str, ...] = Field((), description="file, folder or glob, or several; relative to the working directory")
+    format: Literal["csv", "tsv", "json", "parquet", "orc", "avro", "delta"] = Field(
+        "csv", description="csv, tsv and json (one object a line) are read by lines (DESIGN 1.1); delta: a table's folder"
+    )
+    charset: str = Field("utf-8", description="text formats; any other than utf-8 is decoded whole before it is split into lines")
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="field separator; absent: a comma for csv, a tab for tsv"
+    )
+    quote: str | None = Field(
+        '"', min_length=1, max_length=1, description="what encloses a field that holds separators; null: nothing does"
+    )
+    header: bool = Field(True, description="csv and tsv: the first line of each file names the columns")
+    columns: tuple[str, ...] | None = Field(
+        None, description="column names; needed without header, and for json: its fields, nested ones by path (user.id)"
+    )
+    multiline: bool = Field(False, description="csv and tsv: quoted fields may hold line breaks")
+    max_record_lines: PositiveInt = Field(
+        100, description="multiline: a quote still open after so many lines was never closed; its line is quarantined alone"
+    )
     missing: tuple[str, ...] = Field((), description="words that mean 'no value', beside the empty field")
+    decimal: str = Field(".", min_length=1, max_length=1, description="decimal separator of quantities and prices")
+    thousands: str = Field("", max_length=1, description="thousands separator of quantities and prices; empty: there is none")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    @property
+    def separator(self) -> str:
+        return self.delimiter or ("\t" if self.format == "tsv" else ",")
+
+    @property
+    def has_header(self) -> bool:
+        return self.header and self.format in ("csv", "tsv")
+
+    @model_validator(mode="after")
+    def _readable(self) -> "FilesConfig":
+        if self.format == "json" and not self.columns:
+            raise ValueError(
+                "columns is empty; JSON lines need the names of the fields to read, e.g. columns: [user, item, time]"
+            )
+        if self.format in ("csv", "tsv") and not self.header and not self.columns:
+            raise ValueError("header is false and columns is empty; name the columns in the order of the file")
+        if self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}; a number could not be read")
+        try:
+            codecs.lookup(self.charset)
+        except LookupError:
+            raise ValueError(f"charset {self.charset!r} is unknown; examples: utf-8, gbk, utf-16, iso-8859-1") from None
+        return self
+
+
+class SourceConfig(FilesConfig):
+    """Where a domain's raw records come from: files of one shape, or one query over several kinds of files."""
+
+    name: str = Field("log", description="source name; part of a record's identity")
+    query: str | None = Field(None, description="one Spark SQL query over `tables`; its rows are the records")
+    tables: dict[str, FilesConfig] = Field(default_factory=dict, description="name in `query` -> files")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "SourceConfig":
+        if bool(self.paths) == bool(self.query):
+            raise ValueError("a source has either path or query (with tables); exactly one of them must be given")
+        if bool(self.query) != bool(self.tables):
+            raise ValueError("query and tables go together: tables names the files that the query reads")
+        for name, files in self.tables.items():
+            if not files.paths:
+                raise ValueError(f"tables.{name} has no path")
+        return self
+
+
+class ListConfig(_Section):
+    """A column that holds a list: each of its elements becomes an event or an impression."""
+
+    values: str = Field(description="Spark SQL over the raw columns: an array of strings, in order")
+    into: Literal["events", "impressions"] = Field("events", description="what an element becomes")
+    item_id: str = Field("value", description="Spark SQL over the raw columns and `value`, the element")
+    event_type: str | None = Field(
+        None, description="type of the events; impressions: of those that were acted on, which are events too; absent: of none"
+    )
+    acted: str | None = Field(None, description="impressions: Spark SQL condition, true where the user acted on what was shown")
+    event_time: str | None = Field(
+        None, description="Spark SQL for the elements' time, one instant for all; absent: the record's, known to be of it"
+    )
 
 
 class EventTypeConfig(_Section):
@@ -42,6 +121,7 @@ class EventTypeConfig(_Section):
         description="language -> sentence; {field} is data, [..] is dropped when a field in it is missing"
     )
     target: bool = Field(False, description="True: what the model learns to predict and evaluation counts (DESIGN 1.2)")
+    aliases: tuple[str, ...] = Field((), description="other spellings of the type in the log; case never matters")
     weight: NonNegative = Field(1.0, description="weight in co-occurrence and own counts; 0: the type is context only")
     needs_item: bool = Field(True, description="a record without item is quarantined")
     positive_price: bool = Field(False, description="a record whose price is missing or <= 0 is quarantined")
@@ -50,7 +130,7 @@ class EventTypeConfig(_Section):
 class ItemsConfig(_Section):
     """The catalogue: its own file, or fields of the log (`source` absent)."""
 
-    source: SourceConfig | None = Field(None, description="the catalogue's file; absent: derived from the log (DESIGN 1.2)")
+    source: FilesConfig | None = Field(None, description="the catalogue's file; absent: derived from the log (DESIGN 1.2)")
     columns: dict[str, str] = Field(default_factory=dict, description="catalogue field -> Spark SQL over raw columns")
     price_edges: tuple[float, ...] = Field((), description="upper edges of price bands, ascending; empty: the 1-2-5 series")
 
@@ -65,7 +145,12 @@ class DomainConfig(_Section):
     source: SourceConfig
     columns: dict[str, str] = Field(description="event field -> Spark SQL over the raw columns, which are strings")
     time_formats: tuple[str, ...] = Field(
-        ("yyyy-MM-dd HH:mm:ss",), min_length=1, description="Spark datetime patterns; one convention per column"
+        (DEFAULT_TIME_FORMAT,),
+        min_length=1,
+        description="Spark datetime patterns, or epoch_seconds, epoch_millis, epoch_micros; the one that reads most of the column is used for all of it",
+    )
+    lists: dict[str, ListConfig] = Field(
+        default_factory=dict, description="columns whose elements are the behaviours; then a record is none itself"
     )
     items: ItemsConfig = ItemsConfig()
     event_types: dict[str, EventTypeConfig] = Field(min_length=1, description="known types in a fixed order")
@@ -75,6 +160,10 @@ class DomainConfig(_Section):
     )
     step_by: Literal["step_key", "time", "row"] = Field(
         "row", description="what makes a step: equal step_key, equal time, or each row its own"
+    )
+    redelivery: Literal["add", "replace_day"] = Field(
+        "add",
+        description="replace_day: events of a delivered date that the delivery lacks are removed, so that a corrected day replaces itself",
     )
     repeats: bool = Field(True, description="True: known items stay candidates; False: they are masked everywhere")
     max_text_chars: PositiveInt = Field(512, description="longest text, in characters, cut before tokenising")
@@ -89,8 +178,19 @@ class DomainConfig(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "DomainConfig":
-        needed = {"user_id", "item_id", "event_type", "event_time"}
-        allowed = needed | {"event_id", "step_key", "session_id", "position", "quantity", "price"}
+        needed = {"user_id", "event_time"} | (set() if self.lists else {"item_id", "event_type"})
+        allowed = {
+            "user_id",
+            "item_id",
+            "event_type",
+            "event_time",
+            "event_id",
+            "step_key",
+            "session_id",
+            "position",
+            "quantity",
+            "price",
+        }
         for field in sorted(needed - set(self.columns)):
             raise ValueError(f"columns lacks {field!r}; it must say how the log gives the {field}")
         for field in sorted(set(self.columns) - allowed):
@@ -102,6 +202,13 @@ class DomainConfig(_Section):
             raise ValueError("items.columns lacks 'item_id'; a catalogue of its own must say which column holds it")
         if not self.targets:
             raise ValueError("no event type has target: true; at least one must, or there is nothing to predict")
+        for name, listed in self.lists.items():
+            if listed.into == "events" and listed.event_type is None:
+                raise ValueError(f"lists.{name} becomes events, but has no event_type")
+            if listed.event_type is not None and listed.event_type not in self.event_types:
+                raise ValueError(
+                    f"lists.{name} has unknown event_type {listed.event_type!r}; {nearest(listed.event_type, self.event_types)}"
+                )
         if self.step_by == "step_key" and "step_key" not in self.columns:
             raise ValueError("step_by is step_key, but columns has no step_key")
         for name, kind in self.event_types.items():
@@ -241,6 +348,12 @@ class TrackingConfig(_Section):
     experiment: str = Field("llmrec", description="MLflow experiment of the training runs")
 
 
+class PathsConfig(_Section):
+    allowed_roots: tuple[str, ...] = Field(
+        (), description="folders that sources, warehouse and encoder may lie in; empty: any (a shared server wants some)"
+    )
+
+
 class PipelineConfig(_Section):
     """Everything that a job reads, resolved."""
 
@@ -259,6 +372,7 @@ class PipelineConfig(_Section):
     recommend: RecommendConfig = RecommendConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
+    paths: PathsConfig = PathsConfig()
 
 
 class Settings(_Section):

@@ -33,7 +33,11 @@ class Table:
     def column_names(self) -> list[str]:
         return [column.name for column in self.columns]
 
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
 
+
+ITEM_FIELDS = ("title", "summary", "description", "brand", "category")
 STEP_FIELDS = (
     "step:int,event_time:timestamp,event_type:string,item_id:string,text_hash:string,"
     "features:struct<quantity:double,price:double,same_session:boolean>"
@@ -61,7 +65,11 @@ EVENTS = Table(
         Column("quantity", "double", "units; null where the log has none"),
         Column("price", "double", "price of one unit, in the log's currency"),
         Column("source", "string", "name of the domain's source", True),
-        Column("item_fields", "map<string,string>", "catalogue fields that the record carried (title, brand, ...)"),
+        Column(
+            "item_fields",
+            f"struct<{','.join(f'{name}:string' for name in ITEM_FIELDS)}>",
+            "what the record said of its item, as delivered; null: nothing",
+        ),
     ),
 )
 
@@ -79,6 +87,25 @@ QUARANTINE = Table(
         Column("raw", "string", "the record as it came", True),
         Column("file", "string", "file that held it"),
         Column("line", "long", "line in the file, where known"),
+    ),
+)
+
+IMPRESSIONS = Table(
+    name="impressions",
+    row="an item that was shown to a user, and what came of it",
+    key=("impression_id",),
+    cluster_by=("shown_at",),
+    writers=("ingest",),
+    mapped=True,
+    columns=(
+        Column("impression_id", "string", "128-bit hash of (source, record, list, position, value)", True),
+        Column("user_id", "string", "as spelt in the log; null: anonymous"),
+        Column("item_id", "string", "as spelt in the log", True),
+        Column("rank", "int", "place in what was shown, from 1", True),
+        Column("list_id", "string", "the published list it belongs to, where known"),
+        Column("shown_at", "timestamp", "instant, UTC", True),
+        Column("outcome", "string", "ignored: shown, and not acted on (what was acted on is an event)", True),
+        Column("source", "string", "name of the domain's source", True),
     ),
 )
 
@@ -323,6 +350,7 @@ TABLES = {
     for table in (
         EVENTS,
         QUARANTINE,
+        IMPRESSIONS,
         ITEMS,
         TEXTS,
         USER_SEQUENCES,

@@ -31,6 +31,7 @@ _retry_conflicts = retry(
     wait=wait_random_exponential(multiplier=0.2, max=10),
     reraise=True,
 )
+MATERIALISE = "spark.databricks.delta.merge.materializeSource"
 CHANGING = ("WRITE", "MERGE", "DELETE", "UPDATE", "CREATE TABLE AS SELECT", "REPLACE TABLE AS SELECT", "RESTORE")
 
 
@@ -162,7 +163,11 @@ class Warehouse:
             return self._replace(name, rows)
         condition = " AND ".join([f"({predicate})", *(f"t.{key} = s.{key}" for key in TABLES[name].key)])
         target = DeltaTable.forPath(self.spark, self.path(name))
-        metrics = target.alias("t").merge(rows.alias("s"), condition).whenNotMatchedInsertAll().execute()
+        self.spark.conf.set(MATERIALISE, "none")  # an insert-only merge reads its source once: no copy of it is needed
+        try:
+            metrics = target.alias("t").merge(rows.alias("s"), condition).whenNotMatchedInsertAll().execute()
+        finally:
+            self.spark.conf.unset(MATERIALISE)
         return int(only_row(metrics)["num_inserted_rows"])
 
     @_retry_conflicts

@@ -3,74 +3,25 @@
 Rows are flagged, never filtered, until the step splits them: each record keeps exactly one fate (law 1).
 """
 
+from collections.abc import Callable
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.reading import BROKEN, FILE, RAW, data_columns
-from llmrec_pipeline.config import DomainConfig
+from llmrec_pipeline.behaviour.reading import BROKEN, FILE, HEADER, RAW, Records
+from llmrec_pipeline.behaviour.values import AMBIGUOUS, hash128, parse_number, text_of, with_time
+from llmrec_pipeline.config import DomainConfig, ListConfig
 from llmrec_pipeline.errors import InputError, nearest
-from llmrec_pipeline.tables import EVENTS, QUARANTINE
+from llmrec_pipeline.tables import EVENTS, IMPRESSIONS, ITEM_FIELDS, QUARANTINE
 
-ZONED_LETTERS = set("XxZzVO")
-EPOCH_FORMATS = {"epoch_seconds": 1, "epoch_millis": 1_000}
-CLEAN_FIELDS = ("title", "summary", "description", "brand", "category")
-
-
-def check_mapping(records: DataFrame, domain: DomainConfig) -> None:
-    """Raises InputError when an expression of the domain's YAML does not resolve against the file's columns."""
-    known = data_columns(records)
-    expressions = {f"columns.{k}": v for k, v in domain.columns.items()}
-    if domain.items.source is None:
-        expressions |= {f"items.columns.{k}": v for k, v in domain.items.columns.items()}
-    expressions |= {f"quarantine_when.{k}": v for k, v in domain.quarantine_when.items()}
-    for key, expression in expressions.items():
-        try:
-            records.select(F.expr(expression))
-        except Exception as error:  # Spark raises several unrelated classes here
-            word = expression.strip("`")
-            hint = f"; {nearest(word, known)}" if word.replace("_", "").isalnum() else f"; the file has {known}"
-            raise InputError(f"{key}: {expression!r} does not fit the file: {str(error).splitlines()[0]}{hint}") from None
-
-
-def parse_events(records: DataFrame, domain: DomainConfig, time_format: str, last_date: str) -> DataFrame:
-    """Events of `records`, with `reason` (null when usable), `_raw` and `_file`.
-
-    Args:
-        records: as `reading.read_records` gives them.
-        domain: the mapping.
-        time_format: the one convention of the time column.
-        last_date: events of later dates are quarantined as future ones.
-    """
-    source = F.lit(domain.source.name)
-    named = records.select("*", *[_text(domain.columns.get(name)).alias(f"_{name}") for name in _MAPPED])
-    time = parse_time(F.col("_event_time"), time_format, domain.zone)
-    typed = named.withColumns(
-        {
-            "event_id": _identity(domain, data_columns(records)),
-            "user_id": F.col("_user_id"),
-            "item_id": F.col("_item_id"),
-            "event_type": F.col("_event_type"),
-            "event_time": time,
-            "event_date": F.to_date(F.from_utc_timestamp(time, domain.zone)),
-            "position": F.col("_position").try_cast("int"),
-            "time_known": F.lit(True),
-            "session_id": F.col("_session_id"),
-            "quantity": F.col("_quantity").try_cast("double"),
-            "price": F.col("_price").try_cast("double"),
-            "source": source,
-            "item_fields": _item_fields(domain),
-        }
-    )
-    step_key = {"step_key": F.col("_step_key"), "time": F.col("event_time").cast("string"), "row": F.col("event_id")}[
-        domain.step_by
-    ]
-    flagged = typed.withColumn("reason", first_reason(domain, last_date)).withColumn("step_key", step_key)
-    return flagged.select(*EVENTS.column_names, "reason", RAW, FILE)
-
-
-_MAPPED = (
+REASON = "reason"
+RECORD, VALUE, PLACE = "_record_id", "value", "_place"
+FLAGS = (REASON, RAW, FILE, AMBIGUOUS)
+IGNORED = "ignored"
+Checks = list[tuple[str | Column, Column]]  # (reason, or the column that holds it; condition)
+LARGEST = 1e15  # of a quantity or price: beyond it doubles no longer tell cents apart
+MAPPED = (
     "event_id",
     "user_id",
     "item_id",
@@ -84,123 +35,228 @@ _MAPPED = (
 )
 
 
-def _text(expression: str | None) -> Column:
-    value = F.expr(expression).cast("string") if expression else F.lit(None).cast("string")
-    return F.when(F.trim(value) != "", value)
+def check_mapping(records: Records, domain: DomainConfig) -> None:
+    """Raises InputError when an expression of the domain's YAML does not resolve against the file's columns."""
+    known = records.columns
+    plain = {f"columns.{k}": v for k, v in domain.columns.items()}
+    if domain.items.source is None:
+        plain |= {f"items.columns.{k}": v for k, v in domain.items.columns.items()}
+    plain |= {f"quarantine_when.{k}": v for k, v in domain.quarantine_when.items()}
+    plain |= {f"lists.{name}.values": listed.values for name, listed in domain.lists.items()}
+    for key, expression in plain.items():
+        _check(records.rows, key, expression, known)
+    elements = records.rows.withColumns({VALUE: F.lit(""), PLACE: F.lit(0)})
+    for name, listed in domain.lists.items():
+        for key in ("item_id", "acted", "event_time"):
+            if getattr(listed, key):
+                _check(elements, f"lists.{name}.{key}", getattr(listed, key), [*known, VALUE])
 
 
-def hash128(*values: Column) -> Column:
-    """128 bits of SHA-256 over an unambiguous (JSON) form of the values, as 32 hex digits."""
-    return F.substring(F.sha2(F.to_json(F.struct(*values)), 256), 1, 32)
+def _check(rows: DataFrame, key: str, expression: str, known: list[str]) -> None:
+    try:
+        rows.select(F.expr(expression))
+    except Exception as error:  # Spark raises several unrelated classes here
+        word = expression.strip("`")
+        hint = f"; {nearest(word, known)}" if word.replace("_", "").isalnum() else f"; the file has {known}"
+        raise InputError(f"{key}: {expression!r} does not fit the file: {str(error).splitlines()[0]}{hint}") from None
 
 
-def _identity(domain: DomainConfig, columns: list[str]) -> Column:
-    source = F.lit(domain.source.name).alias("_source")
-    if "event_id" in domain.columns:
-        return hash128(source, F.col("_event_id").alias("event_id"))
+def parse_events(rows: DataFrame, domain: DomainConfig, columns: list[str], time_format: str, last_date: str) -> DataFrame:
+    """Events of records, with `reason` (null when usable), `_raw` of those that are not, `_file` and `_ambiguous`.
+
+    Args:
+        rows: as `Records.rows`.
+        domain: the mapping.
+        columns: the record's own columns.
+        time_format: the one convention of the time column.
+        last_date: events of later dates are quarantined as future ones.
+    """
+    source = F.lit(domain.source.name)
+    own = "event_id" in domain.columns
+    identity = hash128(source, text_of(domain.columns["event_id"])) if own else _record_identity(source, columns)
+    return _typed(rows, domain, domain.columns, identity, time_format).transform(
+        _flagged(domain, last_date, _event_checks(domain))
+    )
+
+
+def parse_records(rows: DataFrame, domain: DomainConfig, columns: list[str], time_format: str, last_date: str) -> DataFrame:
+    """Records whose lists hold the behaviours: like `parse_events`, but with the record's own columns and `_record_id`."""
+    identity = _record_identity(F.lit(domain.source.name), columns)
+    named = {"_event_time": text_of(domain.columns["event_time"])}
+    named |= {f"_when_{i}": F.expr(condition) for i, condition in enumerate(domain.quarantine_when.values())}
+    named |= {RECORD: identity, "user_id_": text_of(domain.columns["user_id"])}
+    typed = with_time(rows.withColumns(named), "_event_time", time_format, domain.zone)
+    checks = [*_first_checks(domain), *_time_checks(last_date), *_user_checks(domain, "user_id_")]
+    return typed.withColumn(REASON, _first(checks))
+
+
+def elements_of(records: DataFrame, listed: ListConfig) -> DataFrame:
+    """One row for each element of a list, the record's columns beside `value` and its place, from 0."""
+    filled = F.filter(F.expr(listed.values), lambda element: F.trim(element) != "")
+    return records.select("*", F.posexplode(filled).alias(PLACE, VALUE))
+
+
+def parse_elements(
+    elements: DataFrame, domain: DomainConfig, name: str, time_format: str, last_date: str
+) -> tuple[DataFrame, DataFrame]:
+    """Events and impressions of the elements of the list `name`, each with the flags that `parse_events` gives.
+
+    An element of a history is one of a user at a place, whatever record repeats it; one that was shown belongs to its record.
+    """
+    listed, source = domain.lists[name], F.lit(domain.source.name)
+    whose = F.col("user_id_") if listed.into == "events" else F.col(RECORD)
+    identity = hash128(source, whose, F.lit(name), F.col(PLACE).cast("string"), F.col(VALUE))
+    kind = listed.event_type or next(iter(domain.event_types))
+    mapping = domain.columns | {"item_id": listed.item_id, "event_type": f"'{kind}'", "position": PLACE}
+    if listed.event_time:
+        mapping |= {"event_time": listed.event_time}
+    typed = _typed(elements, domain, mapping, identity, time_format).withColumns(
+        {"time_known": F.lit(listed.into == "impressions"), RAW: F.concat(F.lit(f"{name}: "), F.col(VALUE))}
+    )
+    acted = F.coalesce(F.expr(listed.acted or "false"), F.lit(False)) & F.lit(listed.event_type is not None)
+    flagged = typed.withColumn("_shown", F.lit(listed.into == "impressions") & ~acted)
+    flagged = flagged.transform(_flagged(domain, last_date, _event_checks(domain), "_shown"))
+    shown = flagged.filter("_shown").select(
+        F.col("event_id").alias("impression_id"),
+        "user_id",
+        "item_id",
+        (F.col("position") + 1).alias("rank"),
+        F.lit(None).cast("string").alias("list_id"),
+        F.col("event_time").alias("shown_at"),
+        F.lit(IGNORED).alias("outcome"),
+        "source",
+        *FLAGS,
+    )
+    return flagged.filter("NOT _shown").drop("_shown"), shown.select(*IMPRESSIONS.column_names, *FLAGS)
+
+
+def _record_identity(source: Column, columns: list[str]) -> Column:
     return hash128(source, *[F.col(f"`{name}`") for name in sorted(columns)])
 
 
-def parse_time(text: Column, time_format: str, zone: str) -> Column:
-    """The instant that `text` names, null where it names none.
-
-    Naive times are the wall clock of `zone`. Times that the clock skips in spring name no instant; of the two that it
-    repeats in autumn the first (summer time) is meant.
-    """
-    if time_format in EPOCH_FORMATS:
-        return F.timestamp_micros((text.try_cast("decimal(38,6)") / EPOCH_FORMATS[time_format] * 1_000_000).try_cast("bigint"))
-    parsed = F.try_to_timestamp(text, F.lit(time_format))
-    if set(_unquoted(time_format)) & ZONED_LETTERS:
-        return parsed
-    instant = F.to_utc_timestamp(parsed, zone)
-    return F.when(F.from_utc_timestamp(instant, zone) == parsed, instant)
-
-
-def _unquoted(pattern: str) -> str:
-    return "".join(pattern.split("'")[::2])
-
-
-def choose_time_format(records: DataFrame, domain: DomainConfig) -> str:
-    """The one format of the time column (an action where several are declared).
-
-    Raises:
-        InputError: two declared formats read the column equally well, but differently.
-    """
-    formats = domain.time_formats
-    if len(formats) == 1:
-        return formats[0]
-    text = _text(domain.columns["event_time"])
-    parsed = [parse_time(text, pattern, domain.zone) for pattern in formats]
-    (row,) = records.select(*[F.count(column).alias(str(i)) for i, column in enumerate(parsed)]).collect()
-    best = max(row)
-    winners = [i for i in range(len(formats)) if row[i] == best]
-    if len(winners) > 1:
-        differ = reduce(lambda a, b: a | b, [~parsed[winners[0]].eqNullSafe(parsed[i]) for i in winners[1:]])
-        if not records.filter(differ).isEmpty():
-            raise InputError(
-                f"time_formats {[formats[i] for i in winners]} each read {best} values of {domain.columns['event_time']!r}, with different "
-                "results; keep the one that is true of this file"
-            )
-    return formats[winners[0]]
-
-
-def first_reason(domain: DomainConfig, last_date: str) -> Column:
-    """The first reason why a typed record cannot be used; null when it can."""
-    kinds = domain.event_types
-    of_type = {
-        flag: F.col("event_type").isin([n for n, k in kinds.items() if getattr(k, flag)] or [""])
-        for flag in ("needs_item", "positive_price")
+def _typed(rows: DataFrame, domain: DomainConfig, mapping: dict[str, str], identity: Column, time_format: str) -> DataFrame:
+    """The columns of `events`, beside the texts that they were read from (`_price`, ...)."""
+    own = {f"_when_{i}": F.expr(condition) for i, condition in enumerate(domain.quarantine_when.values())}
+    named = rows.withColumns({f"_{name}": text_of(mapping.get(name)) for name in MAPPED} | own)
+    numbers = {
+        name: parse_number(F.col(f"_{name}"), domain.source.decimal, domain.source.thousands) for name in ("quantity", "price")
     }
-    checks: list[tuple[str | Column, Column]] = [(F.col(BROKEN), F.col(BROKEN).isNotNull())]
-    checks += [(reason, F.expr(condition)) for reason, condition in domain.quarantine_when.items()]
-    checks += [
-        ("unknown event type", ~F.coalesce(F.col("event_type").isin(list(kinds)), F.lit(False))),
-        ("no item", of_type["needs_item"] & F.col("item_id").isNull()),
+    fields = {"event_id": identity, "item_fields": _item_fields(domain), "_kind": F.lower(F.trim("_event_type"))}
+    timed = with_time(named.withColumns(fields), "_event_time", time_format, domain.zone)
+    return timed.withColumns(
+        {
+            "user_id": F.col("_user_id"),
+            "item_id": F.col("_item_id"),
+            "event_type": event_type(F.col("_kind"), domain),
+            "position": F.col("_position").try_cast("int"),
+            "time_known": F.lit(True),
+            "session_id": F.col("_session_id"),
+            **numbers,
+            "source": F.lit(domain.source.name),
+        }
+    )
+
+
+def _flagged(domain: DomainConfig, last_date: str, checks: Checks, *more: str) -> Callable[[DataFrame], DataFrame]:
+    """Adds `reason` and `step_key`, and keeps `_raw` only where there is a reason."""
+    step_key = {"step_key": F.col("_step_key"), "time": F.col("event_time").cast("string"), "row": F.col("event_id")}
+    every = [
+        *_first_checks(domain),
+        *checks[:2],
+        *_time_checks(last_date),
+        *checks[2:],
+        *_user_checks(domain, "user_id"),
+    ]
+
+    def apply(typed: DataFrame) -> DataFrame:
+        found = typed.withColumn(REASON, _first(every)).withColumn("step_key", step_key[domain.step_by])
+        kept = F.when(F.col(REASON).isNotNull(), F.col(RAW)).alias(RAW)
+        return found.select(*EVENTS.column_names, REASON, kept, FILE, AMBIGUOUS, *more)
+
+    return apply
+
+
+def event_type(lower: Column, domain: DomainConfig) -> Column:
+    """The domain's event type that a text in lower case names, itself or by an alias; null for none of them."""
+    names = {alias.lower(): name for name, kind in domain.event_types.items() for alias in (name, *kind.aliases)}
+    return F.coalesce(*[F.when(lower == alias, F.lit(name)) for alias, name in names.items()])
+
+
+def _first(checks: Checks) -> Column:
+    """The first reason whose condition holds; null where none does."""
+    named = [(reason if isinstance(reason, Column) else F.lit(reason), holds) for reason, holds in checks]
+    return reduce(lambda chain, check: chain.when(check[1], check[0]), named[1:], F.when(named[0][1], named[0][0]))
+
+
+def _first_checks(domain: DomainConfig) -> Checks:
+    own: Checks = [(reason, F.col(f"_when_{i}")) for i, reason in enumerate(domain.quarantine_when)]
+    return [(F.col(BROKEN), F.col(BROKEN).isNotNull()), *own]
+
+
+def _user_checks(domain: DomainConfig, user: str) -> Checks:
+    return [("no user", F.col(user).isNull())] if domain.anonymous == "quarantine" else []
+
+
+def _time_checks(last_date: str) -> Checks:
+    return [
         ("no time", F.col("_event_time").isNull()),
         ("unparseable time", F.col("event_time").isNull()),
         ("time in the future", F.col("event_date") > F.lit(last_date).cast("date")),
         ("time before 1970", F.col("event_date") < F.lit("1970-01-01").cast("date")),
     ]
+
+
+def _event_checks(domain: DomainConfig) -> Checks:
+    kinds = domain.event_types
+    of_type = {
+        flag: F.col("event_type").isin([n for n, k in kinds.items() if getattr(k, flag)] or [""])
+        for flag in ("needs_item", "positive_price")
+    }
+    checks: Checks = [
+        ("unknown event type", F.col("event_type").isNull()),
+        ("no item", of_type["needs_item"] & F.col("item_id").isNull()),
+    ]
     for name in ("quantity", "price"):
         value = F.col(name)
-        finite = F.abs(value) < F.lit(1e15)  # false for NaN and infinity, which Spark orders above all numbers
-        checks.append((f"unparseable {name}", F.col(f"_{name}").isNotNull() & ~F.coalesce(finite, F.lit(False))))
+        checks.append((f"unparseable {name}", F.col(f"_{name}").isNotNull() & (value.isNull() | F.isnan(value))))
+        checks.append((f"{name} out of range", F.abs(value) >= LARGEST))
     checks.append(("negative quantity", F.col("quantity") < 0))
+    checks.append(("negative price", ~of_type["positive_price"] & (F.col("price") < 0)))
     checks.append(("non-positive price", of_type["positive_price"] & F.coalesce(F.col("price") <= 0, F.lit(True))))
     if domain.step_by == "step_key":
         checks.append(("no step key", F.col("_step_key").isNull()))
-    if domain.anonymous == "quarantine":
-        checks.append(("no user", F.col("user_id").isNull()))
-    return F.coalesce(
-        *[F.when(condition, reason if isinstance(reason, Column) else F.lit(reason)) for reason, condition in checks]
-    )
-
-
-def clean_text(text: Column) -> Column:
-    """One line without control characters; null when nothing is left."""
-    flat = F.trim(F.regexp_replace(text, r"[\s\p{Cntrl}]+", " "))
-    return F.when(flat != "", flat)
+    return checks
 
 
 def _item_fields(domain: DomainConfig) -> Column:
-    mapped = {} if domain.items.source else {k: v for k, v in domain.items.columns.items() if k in CLEAN_FIELDS}
-    if not mapped:
-        return F.lit(None).cast("map<string,string>")
-    pairs = [part for name, expression in mapped.items() for part in (F.lit(name), clean_text(F.expr(expression).cast("string")))]
-    filled = F.map_filter(F.create_map(*pairs), lambda _, value: value.isNotNull())
-    return F.when(F.size(filled) > 0, filled)
+    """What the record says of its item, as delivered; null where the catalogue has a file of its own or nothing is said."""
+    mapped = {} if domain.items.source else domain.items.columns
+    values = [text_of(mapped.get(name)) for name in ITEM_FIELDS]
+    if not set(mapped) & set(ITEM_FIELDS):
+        return F.lit(None).cast(EVENTS.column("item_fields").type)
+    said = F.coalesce(*[value for name, value in zip(ITEM_FIELDS, values, strict=True) if name in mapped]).isNotNull()
+    return F.when(said, F.struct(*[value.alias(name) for name, value in zip(ITEM_FIELDS, values, strict=True)]))
 
 
-def quarantine_rows(bad: DataFrame, stage: str, source: str) -> DataFrame:
-    """Rows of the quarantine table for records with a reason; equal records are told apart by their occurrence."""
-    occurrence = F.row_number().over(Window.partitionBy(RAW).orderBy(FILE, "reason"))
-    numbered = bad.withColumns({"stage": F.lit(stage), "source": F.lit(source), "_occurrence": occurrence})
+def quarantine_rows(bad: DataFrame, stage: str, source: str, files: tuple[str, ...]) -> DataFrame:
+    """Rows of the quarantine table for records with a reason; equal records are told apart by their occurrence.
+
+    The header line that each file may have is no record: of a file's header lines one is left out, the others are repeated ones.
+    """
+    header = F.col(REASON) == HEADER
+    nth = F.row_number().over(Window.partitionBy(FILE, REASON).orderBy(RAW))
+    records = bad.withColumn("_nth", F.when(header, nth)).filter(~header | (F.col("_nth") > 1))
+    occurrence = F.row_number().over(Window.partitionBy(RAW).orderBy("file", REASON))
+    file = F.element_at(F.array(*[F.lit(name) for name in files]), F.col(FILE) + 1)
+    numbered = records.withColumn("file", file).withColumns(
+        {"stage": F.lit(stage), "source": F.lit(source), "_occurrence": occurrence}
+    )
     return numbered.select(
-        hash128(F.col("stage"), F.col("source"), F.col(RAW), F.col("_occurrence")).alias("quarantine_id"),
+        hash128(F.col("stage"), F.col("source"), F.col(RAW), F.col("_occurrence").cast("string")).alias("quarantine_id"),
         "stage",
         "source",
-        "reason",
+        F.when(F.col(REASON) == HEADER, F.lit("repeated header")).otherwise(F.col(REASON)).alias(REASON),
         F.col(RAW).alias("raw"),
-        F.col(FILE).alias("file"),
+        "file",
         F.lit(None).cast("long").alias("line"),
     ).select(*QUARANTINE.column_names)

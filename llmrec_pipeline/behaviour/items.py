@@ -5,9 +5,9 @@ from itertools import pairwise
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.events import CLEAN_FIELDS, clean_text
+from llmrec_pipeline.behaviour.values import clean_text, parse_number
 from llmrec_pipeline.config import DomainConfig
-from llmrec_pipeline.tables import ITEMS
+from llmrec_pipeline.tables import ITEM_FIELDS, ITEMS
 
 ALWAYS = "1970-01-01"  # valid_from of a catalogue row that was there from the start
 SERIES = (1, 2, 5)
@@ -28,7 +28,7 @@ def derive_items(events: DataFrame, domain: DomainConfig) -> DataFrame:
     One row from the item's first date on; where nobody named it that day, a second one from the first date that has a title.
     A title is the most frequent spelling of its date, ties going to the first in order of spelling.
     """
-    fields = {name: F.col("item_fields").getItem(name) for name in CLEAN_FIELDS}
+    fields = {name: clean_text(F.col("item_fields").getField(name)) for name in ITEM_FIELDS}
     behaviours = events.filter(F.col("item_id").isNotNull()).select(
         "item_id", "event_date", "price", *[c.alias(n) for n, c in fields.items()]
     )
@@ -39,7 +39,7 @@ def derive_items(events: DataFrame, domain: DomainConfig) -> DataFrame:
     starts = F.array_distinct(F.array_compact(F.array("first_seen", "_titled")))
     rows = dates.select("item_id", "first_seen", F.explode(starts).alias("valid_from"))
     described = behaviours.withColumnRenamed("event_date", "valid_from").join(rows, on=["item_id", "valid_from"], how="inner")
-    modes = [F.mode(name, deterministic=True).alias(name) for name in CLEAN_FIELDS]
+    modes = [F.mode(name, deterministic=True).alias(name) for name in ITEM_FIELDS]
     price = F.median(F.when(F.col("price") > 0, F.col("price"))).alias("price")
     grouped = described.groupBy("item_id", "valid_from").agg(*modes, price, F.first("first_seen").alias("first_seen"))
     return _as_items(grouped, domain)
@@ -58,21 +58,22 @@ def catalogue_items(records: DataFrame, known: DataFrame, domain: DomainConfig, 
     mapped = domain.items.columns
     texts = [
         clean_text(F.expr(mapped[n]).cast("string")).alias(n) if n in mapped else F.lit(None).cast("string").alias(n)
-        for n in CLEAN_FIELDS
+        for n in ITEM_FIELDS
     ]
-    price = F.expr(mapped["price"]).cast("string").try_cast("double") if "price" in mapped else F.lit(None).cast("double")
+    decimal, thousands = (domain.items.source or domain.source).decimal, (domain.items.source or domain.source).thousands
+    price = parse_number(F.expr(mapped.get("price", "NULL")).cast("string"), decimal, thousands)
     item_id = F.expr(mapped["item_id"]).cast("string").alias("item_id")
     listed = records.select(item_id, *texts, price.alias("price")).filter(F.trim("item_id") != "")
-    spelling = Window.partitionBy("item_id").orderBy(*[F.col(name).asc_nulls_last() for name in (*CLEAN_FIELDS, "price")])
+    spelling = Window.partitionBy("item_id").orderBy(*[F.col(name).asc_nulls_last() for name in (*ITEM_FIELDS, "price")])
     distinct = listed.withColumn("_n", F.row_number().over(spelling)).filter("_n = 1").drop("_n")
     newest = Window.partitionBy("item_id").orderBy(F.col("valid_from").desc())
     current = known.withColumn("_n", F.row_number().over(newest)).filter("_n = 1")
-    current = current.select("item_id", "first_seen", *[F.col(n).alias(f"_{n}") for n in (*CLEAN_FIELDS, "price_band")])
+    current = current.select("item_id", "first_seen", *[F.col(n).alias(f"_{n}") for n in (*ITEM_FIELDS, "price_band")])
     joined = distinct.withColumn("price_band", price_band(F.col("price"), domain.items.price_edges)).join(
         current, on="item_id", how="left"
     )
     changed = F.lit(False)
-    for name in (*CLEAN_FIELDS, "price_band"):
+    for name in (*ITEM_FIELDS, "price_band"):
         changed = changed | ~F.col(name).eqNullSafe(F.col(f"_{name}"))
     new = F.col("first_seen").isNull()
     rows = joined.filter(new | changed).withColumn(
@@ -90,16 +91,14 @@ def _as_items(rows: DataFrame, domain: DomainConfig) -> DataFrame:
 
 def changed_items(derived: DataFrame, known: DataFrame) -> DataFrame:
     """What turns the known rows of the derived items into the derived ones; `_gone` marks rows to remove."""
-    names = ITEMS.column_names
-    keys = ["item_id", "valid_from"]
-    before = known.join(derived.select("item_id").distinct(), on="item_id", how="left_semi")
-    gone = before.join(derived.select(*keys), on=keys, how="left_anti").select(*names, F.lit(True).alias("_gone"))
-    comparable = [F.col(name) for name in names if name != "attributes"]
-    digest = F.to_json(F.struct(*comparable))
-    same = before.select(*keys, digest.alias("_before"))
-    fresh = derived.withColumn("_now", digest).join(same, on=keys, how="left")
-    fresh = fresh.filter(~F.col("_now").eqNullSafe(F.col("_before"))).select(*names, F.lit(False).alias("_gone"))
-    return fresh.unionByName(gone)
+    names, keys = ITEMS.column_names, ["item_id", "valid_from"]
+    row = F.struct(*names)
+    digest = F.to_json(F.struct(*[name for name in names if name != "attributes"]))
+    now = derived.select(*keys, row.alias("_new"), digest.alias("_now"))
+    before = known.select(*keys, row.alias("_old"), digest.alias("_before"))
+    differing = now.join(before, on=keys, how="full").filter(~F.col("_now").eqNullSafe(F.col("_before")))
+    chosen = differing.select(F.coalesce("_new", "_old").alias("_row"), F.col("_new").isNull().alias("_gone"))
+    return chosen.select("_row.*", "_gone")
 
 
 def with_validity(items: DataFrame) -> DataFrame:

@@ -1,165 +1,314 @@
-"""Raw files to records: all columns strings, with the record as it came and its file.
+"""Raw files to records: all columns strings, with the record as it came and the number of its file.
 
 Text formats are read by lines and parsed by `from_csv` / `from_json`, so that lines and records agree by construction (DESIGN 1.1).
 """
 
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import reduce
 
+import pyarrow as pa
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType, StructField, StructType
+from pyspark.sql.types import IntegerType, StringType, StructField, StructType
 
-from llmrec_pipeline.config import SourceConfig
+from llmrec_pipeline.behaviour.decoding import decoded_lines, joined_records
+from llmrec_pipeline.behaviour.files import File, Listing, first_line, list_files, literal_paths, sha256
+from llmrec_pipeline.config import FilesConfig, SourceConfig
 from llmrec_pipeline.errors import InputError
 
-RAW, FILE, BROKEN, BLOCK = "_raw", "_file", "_broken", "_block"
-TECHNICAL = (RAW, FILE, BROKEN, BLOCK)
-REPEATED_HEADER = "repeated header"
+RAW, FILE, BROKEN = "_raw", "_file", "_broken"
+TECHNICAL = (RAW, FILE, BROKEN)
+HEADER = "header"
+TEXT_FORMATS = ("csv", "tsv", "json")
+LINES_SCHEMA = f"{RAW} string, _uri string, {BROKEN} string"
+QUERY = "query"  # what stands for the file of a record that a query made
+BATCH = 10_000
 
 
-def read_records(spark: SparkSession, source: SourceConfig, path: str) -> DataFrame:
-    """Records of a source: its columns as strings (missing words as null), `_raw`, `_file`, `_broken` (a reason, or null).
+@dataclass(frozen=True)
+class Records:
+    """What a source holds.
+
+    Attributes:
+        rows: the records' columns as strings (missing words as null), `_raw`, `_file` (a number), `_broken` (a reason, or null).
+        units: one row per record, header lines and damaged files included, not parsed: `_file` alone; the second, independent count.
+        files: what the numbers in `_file` stand for.
+        headers: header lines that belong to no record, one for each file that has one.
+        skipped: files that were found and not read, with the reason.
+    """
+
+    rows: DataFrame
+    units: DataFrame
+    files: tuple[str, ...]
+    headers: int
+    skipped: dict[str, str]
+
+    @property
+    def columns(self) -> list[str]:
+        """The record's own columns, folder values included."""
+        return [name for name in self.rows.columns if name not in TECHNICAL]
+
+
+def read_records(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]) -> Records:
+    """Records of a source.
 
     Raises:
-        InputError: the path does not exist, holds no record, or its headers disagree.
+        InputError: a path does not exist, nothing in it can be read, or headers disagree.
     """
+    if isinstance(source, SourceConfig) and source.query:
+        return _read_query(spark, source)
     try:
-        if source.format == "parquet":
-            records = _read_parquet(spark, path)
-        elif source.format == "json":
-            records = _read_json(spark, source, path)
-        else:
-            records = _read_csv(spark, source, path)
+        records = _read_delta(spark, paths) if source.format == "delta" else _read_files(spark, source, paths)
     except AnalysisException as error:
-        if "PATH_NOT_FOUND" in str(error):
-            raise InputError(
-                f"source path {path!r} does not exist; correct source.path in the domain's YAML, or deliver the file"
-            ) from None
-        raise InputError(f"source path {path!r} cannot be read as {source.format}: {str(error).splitlines()[0]}") from None
-    return _with_missing_as_null(records, source.missing)
-
-
-def data_columns(records: DataFrame) -> list[str]:
-    """The record's own columns, folder values included."""
-    return [name for name in records.columns if name not in TECHNICAL]
-
-
-def _read_parquet(spark: SparkSession, path: str) -> DataFrame:
-    raw = spark.read.parquet(path)
-    texts = [F.col(f"`{name}`").cast("string").alias(name) for name in raw.columns]
-    return raw.select(
-        *texts,
-        F.to_json(F.struct(*texts)).alias(RAW),
-        F.col("_metadata.file_path").alias(FILE),
-        F.lit(None).cast("string").alias(BROKEN),
-    )
-
-
-def _read_lines(spark: SparkSession, path: str) -> DataFrame:
-    """Non-blank lines without line ending and byte-order mark, folder values as columns."""
-    lines = spark.read.option("lineSep", "\n").text(path)
-    line = F.regexp_replace(F.regexp_replace("value", "\r$", ""), "^\ufeff", "")
-    return (
-        lines.withColumns({RAW: line, FILE: F.col("_metadata.file_path"), BLOCK: F.col("_metadata.file_block_start")})
-        .drop("value")
-        .filter(F.trim(F.col(RAW)) != "")
-    )
-
-
-def _read_json(spark: SparkSession, source: SourceConfig, path: str) -> DataFrame:
-    if not source.columns:
         raise InputError(
-            "source.columns is empty; JSON lines need the names of the fields to read, e.g. columns: [user, item, time]"
+            f"source path {', '.join(paths)!r} cannot be read as {source.format}: {str(error).splitlines()[0]}"
+        ) from None
+    words = ["", *source.missing]
+    present = {name: F.when(~F.trim(F.col(f"`{name}`")).isin(words), F.col(f"`{name}`")) for name in records.columns}
+    return Records(records.rows.withColumns(present), records.units, records.files, records.headers, records.skipped)
+
+
+def _read_files(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]) -> Records:
+    text = source.format in TEXT_FORMATS
+    listing = list_files(spark, paths, text=text)
+    whole = _damaged_rows(spark, listing)
+    files = (*listing.files, *listing.damaged)
+    if not text:
+        rows = _with_file(spark, _structured(spark, source, listing.files), files)
+        units, headers = rows.select(FILE), 0
+    else:
+        lines = _lines(spark, source, listing.files)
+        names = _headers(spark, source, (*listing.files, *listing.damaged))
+        rows = _with_file(spark, _parsed(source, lines, names, listing.files), files)
+        units, headers = _with_file(spark, lines.select("_uri"), files).select(FILE), len(listing.files) * source.has_header
+    if whole is not None:
+        whole = _with_file(spark, whole, files)
+        rows, units = rows.unionByName(whole, allowMissingColumns=True), units.unionByName(whole.select(FILE))
+    return Records(rows, units, tuple(file.path for file in files), headers, listing.skipped)
+
+
+def _damaged_rows(spark: SparkSession, listing: Listing) -> DataFrame | None:
+    """One broken record for each file that cannot be read to its end."""
+    if not listing.damaged:
+        return None
+    rows = [
+        (f"whole file, {file.size} bytes, sha256 {sha256(spark, file)}", file.uri, why) for file, why in listing.damaged.items()
+    ]
+    return spark.createDataFrame(rows, LINES_SCHEMA)
+
+
+def _with_file(spark: SparkSession, rows: DataFrame, files: tuple[File, ...]) -> DataFrame:
+    """Replaces `_uri` by the file's number, and adds the values of its folders."""
+    folders = sorted({name for file in files for name in file.folders})
+    if len(files) == 1 and not folders:
+        return rows.withColumn(FILE, F.lit(0)).drop("_uri")
+    schema = StructType([StructField(name, StringType()) for name in ("_uri", *folders)]).add(FILE, IntegerType())
+    known = [(file.uri, *[file.folders.get(name) for name in folders], number) for number, file in enumerate(files)]
+    return rows.join(F.broadcast(spark.createDataFrame(known, schema)), on="_uri", how="inner").drop("_uri")
+
+
+def _structured(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:
+    """Parquet, ORC and Avro: typed columns become strings, nested ones JSON."""
+    reader = spark.read.format(source.format).option("recursiveFileLookup", "true")
+    return _as_strings(reader.load(literal_paths(files)), F.col("_metadata.file_path"))
+
+
+def _as_strings(raw: DataFrame, uri: Column) -> DataFrame:
+    nested = ("struct", "array", "map")
+    texts = [
+        (F.to_json(F.col(f"`{name}`")) if kind.startswith(nested) else F.col(f"`{name}`").cast("string")).alias(name)
+        for name, kind in raw.dtypes
+    ]
+    return raw.select(*texts, F.to_json(F.struct(*texts)).alias(RAW), uri.alias("_uri"), F.lit(None).cast("string").alias(BROKEN))
+
+
+def _read_delta(spark: SparkSession, paths: tuple[str, ...]) -> Records:
+    tables = [_as_strings(spark.read.format("delta").load(path), F.lit(path)) for path in paths]
+    files = tuple(File(path, path, 0, "") for path in paths)
+    rows = _with_file(spark, reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), tables), files)
+    return Records(rows, rows.select(FILE), paths, 0, {})
+
+
+def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
+    """The rows of a query over several kinds of files; lines of theirs that are broken are records beside them."""
+    parts = {name: read_records(spark, files, files.paths) for name, files in source.tables.items()}
+    for name, part in parts.items():
+        part.rows.filter(F.col(BROKEN).isNull()).drop(*TECHNICAL).createOrReplaceTempView(name)
+    try:
+        made = _as_strings(spark.sql(source.query or ""), F.lit(None).cast("string"))
+    except Exception as error:  # Spark raises several unrelated classes here
+        known = {name: part.columns for name, part in parts.items()}
+        raise InputError(f"source.query does not fit its tables: {str(error).splitlines()[0]}; they have {known}") from None
+    rows = made.withColumn(FILE, F.lit(0)).drop("_uri")
+    units, headers = rows.select(FILE), 0
+    files: tuple[str, ...] = (QUERY,)
+    skipped: dict[str, str] = {}
+    for part in parts.values():
+        broken = part.rows.filter(F.col(BROKEN).isNotNull()).select(RAW, BROKEN, (F.col(FILE) + len(files)).alias(FILE))
+        rows = rows.unionByName(broken, allowMissingColumns=True)
+        units = units.unionByName(broken.select(FILE))
+        files, headers, skipped = (*files, *part.files), headers + part.headers, skipped | part.skipped
+    return Records(rows, units, files, headers, skipped)
+
+
+def _lines(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:
+    """Lines with content, without line ending and byte-order mark: `_raw`, `_uri`, `_broken` (null, or why it is unreadable)."""
+    if not files:
+        return spark.createDataFrame([], LINES_SCHEMA)
+    if source.charset.lower().replace("_", "-") not in ("utf-8", "utf8") or source.multiline:
+        lines = _decoded(spark, source, files)
+    else:
+        value = F.col("value")
+        value = F.when(value.endswith("\r"), F.expr("left(value, length(value) - 1)")).otherwise(value)
+        value = F.when(F.col("value").startswith("\ufeff"), F.substring(value, 2, 2**30)).otherwise(value)
+        valid = F.is_valid_utf8("value")
+        lines = spark.read.option("lineSep", "\n").option("recursiveFileLookup", "true").text(literal_paths(files))
+        lines = lines.select(
+            F.when(valid, value).otherwise(F.make_valid_utf8(value)).alias(RAW),
+            F.col("_metadata.file_path").alias("_uri"),
+            F.when(~valid, F.lit("not utf-8")).alias(BROKEN),
         )
-    lines = _read_lines(spark, path)
-    parsed = F.from_json(RAW, _string_schema(source.columns), {"columnNameOfCorruptRecord": BROKEN, "mode": "PERMISSIVE"})
-    return _flatten(lines, parsed, source.columns)
+    return lines.filter(F.trim(RAW) != "")
 
 
-def _read_csv(spark: SparkSession, source: SourceConfig, path: str) -> DataFrame:
-    lines = _read_lines(spark, path)
-    if not source.header:
-        if not source.columns:
-            raise InputError("source.header is false and source.columns is empty; name the columns in the order of the file")
-        return _flatten(lines, _from_csv(source, source.columns), source.columns)
-    headers = collect_headers(lines)
-    names = check_headers(headers, source.delimiter)
-    parts = []
-    for header in sorted(set(headers.values())):
-        files = [file for file, first in headers.items() if first == header]
-        own = lines.filter(F.col(FILE).isin(files))
-        columns = names[header]
-        parts.append(_flatten(own.filter(F.col(RAW) != header), _from_csv(source, columns), columns))
-        parts.append(_repeated_headers(own.filter(F.col(RAW) == header), columns))
-    return reduce(DataFrame.unionByName, parts)
+def _decoded(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:
+    """Files decoded whole by Python: what Spark's own lines cannot do."""
+    content = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(literal_paths(files))
+    charset, quote, longest = source.charset, source.quote, source.max_record_lines if source.multiline else 0
+
+    def decode(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for uri, held in zip(batch["_uri"].to_pylist(), batch["content"], strict=True):
+                lines = decoded_lines(held.as_py(), uri, charset)
+                records = joined_records(lines, quote, longest) if longest and quote else lines
+                yield from _in_batches(records, uri)
+
+    chosen = content.select(F.col("_metadata.file_path").alias("_uri"), "content").repartition(len(files))
+    return chosen.mapInArrow(decode, LINES_SCHEMA)
 
 
-def collect_headers(lines: DataFrame) -> dict[str, str]:
-    """First line of each file (an action; one row per file)."""
-    ordered = lines.select(FILE, RAW, F.struct(BLOCK, F.monotonically_increasing_id()).alias("_order"))
-    return {row[FILE]: row["header"] for row in ordered.groupBy(FILE).agg(F.min_by(RAW, "_order").alias("header")).collect()}
+def _in_batches(records: Iterator[tuple[str, str | None]], uri: str) -> Iterator[pa.RecordBatch]:
+    held: list[tuple[str, str, str | None]] = []
+    for text, reason in records:
+        held.append((text, uri, reason))
+        if len(held) == BATCH:
+            yield _batch(held)
+            held = []
+    if held:
+        yield _batch(held)
 
 
-def check_headers(headers: dict[str, str], delimiter: str) -> dict[str, tuple[str, ...]]:
-    """Column names by header line; their order may differ between files, their set may not.
+def _batch(rows: list[tuple[str, str, str | None]]) -> pa.RecordBatch:
+    columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, [RAW, "_uri", BROKEN])
+
+
+Headers = dict[str, tuple[str, tuple[str, ...]]]  # file's uri -> (its header line, the columns that it names)
+
+
+def _headers(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> Headers:
+    """The header of each file; their order may differ, their names may not.
 
     Raises:
-        InputError: no file, or files whose headers name different columns.
+        InputError: two columns share a name, or two files name different columns.
     """
-    if not headers:
-        raise InputError("the source holds no line; expected a header and at least one record")
-    names = {header: tuple(name.strip().strip('"') for name in header.split(delimiter)) for header in headers.values()}
-    first_file, first = next(iter(sorted(headers.items())))
-    for file, header in sorted(headers.items()):
-        odd = set(names[header]) ^ set(names[first])
+    if not source.has_header:
+        return {}
+    found: Headers = {}
+    for file in files:
+        line = first_line(spark, file, source.charset)
+        if line is not None:
+            found[file.uri] = (line, _column_names(line, source, file.path))
+    first_uri = next(iter(found), None)
+    for uri, (_, names) in found.items():
+        odd = set(names) ^ set(found[first_uri or uri][1])
         if odd:
             raise InputError(
-                f"headers differ: {file} and {first_file} disagree on columns {sorted(odd)}; deliver them as separate sources"
+                f"headers differ: {uri} and {first_uri} disagree on columns {sorted(odd)}; deliver them as separate sources"
             )
+    return found
+
+
+def _column_names(line: str, source: FilesConfig, path: str) -> tuple[str, ...]:
+    quoting = {"quotechar": source.quote} if source.quote else {"quoting": csv.QUOTE_NONE}
+    cells = next(csv.reader([line], delimiter=source.separator, **quoting))
+    names = tuple(name.strip() or f"_c{place}" for place, name in enumerate(cells))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"the header of {path} names {twice} twice; rename a column, or declare header: false and columns")
     return names
 
 
-def _repeated_headers(equal_lines: DataFrame, columns: tuple[str, ...]) -> DataFrame:
-    """Header lines of each file beyond its first, as broken records."""
-    extra = (
-        equal_lines.drop(BLOCK)
-        .groupBy(*[c for c in equal_lines.columns if c != BLOCK])
-        .count()
-        .withColumn("_n", F.explode(F.expr("sequence(2, CAST(count AS INT))")))
-    )
-    blanks = {name: F.lit(None).cast("string") for name in columns}
-    return extra.filter("count > 1").drop("count", "_n").withColumns({**blanks, BROKEN: F.lit(REPEATED_HEADER)})
+def _parsed(source: FilesConfig, lines: DataFrame, headers: Headers, files: tuple[File, ...]) -> DataFrame:
+    """Lines with their columns; header lines are marked as such."""
+    if source.format == "json":
+        return _from_json(source, lines)
+    if not headers:
+        return _from_csv(source, lines, source.columns or ())
+    parts = []
+    for header, columns in sorted(set(headers.values())):
+        own = [uri for uri, found in headers.items() if found[0] == header]
+        part = lines if len(own) == len(headers) else lines.filter(F.col("_uri").isin(own))
+        broken = F.coalesce(BROKEN, F.when(F.col(RAW) == header, F.lit(HEADER)))
+        parts.append(_from_csv(source, part.withColumn(BROKEN, broken), columns))
+    return reduce(DataFrame.unionByName, parts)
 
 
-def _from_csv(source: SourceConfig, columns: tuple[str, ...]) -> Column:
+def _from_csv(source: FilesConfig, lines: DataFrame, columns: tuple[str, ...]) -> DataFrame:
     options = {
-        "sep": source.delimiter,
-        "escape": '"',
+        "sep": source.separator,
+        "quote": source.quote or "\u0000",
+        "escape": source.quote or "\u0000",
         "mode": "PERMISSIVE",
-        "columnNameOfCorruptRecord": BROKEN,
+        "columnNameOfCorruptRecord": "_corrupt",
         "maxCharsPerColumn": "-1",
+        "maxColumns": str(max(20_480, len(columns))),
+        "multiLine": str(source.multiline).lower(),
     }
-    return F.from_csv(F.col(RAW), ", ".join(f"`{field.name}` STRING" for field in _string_schema(columns)), options)
+    schema = _string_schema((*columns, "_corrupt"))
+    ddl = ", ".join(f"`{field.name}` STRING" for field in schema)
+    record = lines.withColumn("_record", F.from_csv(F.col(RAW), ddl, options))
+    reason = F.when(F.col("_record._corrupt").isNotNull(), F.lit("broken row"))
+    if source.quote:
+        reason = F.coalesce(F.when(_unclosed(source), F.lit("unclosed quote")), reason)
+    return _flat(record, {name: F.col("_record").getField(name) for name in columns}, reason)
+
+
+def _unclosed(source: FilesConfig) -> Column:
+    """True where a field opens a quote that the record does not close; a quote inside an unquoted field (5" pipe) opens none."""
+    quote, separator = f"\\x{ord(source.quote or chr(0)):02x}", f"\\x{{{ord(source.separator):x}}}"
+    bare, closed = f"(?:[^{quote}{separator}][^{separator}]*)?", f"{quote}(?:[^{quote}]|{quote}{quote})*+{quote}[^{separator}]*"
+    whole = f"(?s)^(?:{closed}|{bare})(?:{separator}(?:{closed}|{bare}))*$"
+    odd = (F.length(RAW) - F.length(F.replace(F.col(RAW), F.lit(source.quote), F.lit("")))) % 2 == 1
+    return F.when(F.contains(F.col(RAW), F.lit(source.quote)), F.when(odd, ~F.col(RAW).rlike(whole)))
+
+
+def _from_json(source: FilesConfig, lines: DataFrame) -> DataFrame:
+    """JSON objects: scalars as spelt, nested values as JSON; a dotted column is the path of a nested field."""
+    columns = source.columns or ()
+    schema = _nested_schema(columns).add("_corrupt", StringType())
+    options = {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"}
+    record = lines.withColumn("_record", F.from_json(RAW, schema, options))
+    whole = F.col("_record._corrupt").isNull() & F.ltrim(RAW).startswith("{")
+    values = {name: reduce(lambda value, part: value.getField(part), name.split("."), F.col("_record")) for name in columns}
+    return _flat(record, values, F.when(~F.coalesce(whole, F.lit(False)), F.lit("broken row")))
+
+
+def _nested_schema(paths: tuple[str, ...]) -> StructType:
+    schema = StructType()
+    for head in dict.fromkeys(path.split(".")[0] for path in paths):
+        inner = tuple(path.removeprefix(f"{head}.") for path in paths if path.startswith(f"{head}."))
+        schema = schema.add(head, _nested_schema(inner) if inner else StringType())
+    return schema
+
+
+def _flat(record: DataFrame, values: dict[str, Column], broken: Column) -> DataFrame:
+    columns = [value.alias(name) for name, value in values.items()]
+    return record.select(*columns, RAW, "_uri", F.coalesce(F.col(BROKEN), broken).alias(BROKEN))
 
 
 def _string_schema(columns: tuple[str, ...]) -> StructType:
-    return StructType([StructField(name, StringType()) for name in (*columns, BROKEN)])
-
-
-def _flatten(lines: DataFrame, parsed: Column, columns: tuple[str, ...]) -> DataFrame:
-    record = lines.withColumn("_record", parsed)
-    values = [F.col("_record").getField(name).alias(name) for name in columns]
-    broken = F.when(F.col("_record").getField(BROKEN).isNotNull(), F.lit("broken row")).alias(BROKEN)
-    folders = [name for name in lines.columns if name not in TECHNICAL]
-    return record.select(*values, *folders, RAW, FILE, broken)
-
-
-def _with_missing_as_null(records: DataFrame, missing: tuple[str, ...]) -> DataFrame:
-    words = ["", *missing]
-    return records.withColumns(
-        {
-            name: F.when(F.trim(F.col(f"`{name}`")).isin(words), None).otherwise(F.col(f"`{name}`"))
-            for name in data_columns(records)
-        }
-    )
+    return StructType([StructField(name, StringType()) for name in columns])

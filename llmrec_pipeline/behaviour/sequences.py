@@ -5,9 +5,9 @@ from functools import reduce
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.events import hash128
 from llmrec_pipeline.behaviour.items import with_validity
 from llmrec_pipeline.behaviour.templates import FIELDS, render
+from llmrec_pipeline.behaviour.values import hash128
 from llmrec_pipeline.config import DomainConfig
 from llmrec_pipeline.tables import TEXTS, USER_SEQUENCES
 
@@ -37,8 +37,8 @@ def distinct_texts(described: DataFrame, domain: DomainConfig) -> DataFrame:
 
 
 def with_texts(events: DataFrame, described: DataFrame) -> DataFrame:
-    """A user's events with the sentence of their item as of their date; anonymous ones are left out."""
-    e, d = events.filter(F.col("user_id").isNotNull()).alias("e"), described.alias("d")
+    """Events with the sentence of their item as of their date."""
+    e, d = events.alias("e"), described.alias("d")
     date = F.col("e.event_date")
     valid = (date >= F.col("d._since")) & (F.col("d.valid_to").isNull() | (date < F.col("d.valid_to")))
     match = (F.col("e.item_id") == F.col("d.item_id")) & (F.col("e.event_type") == F.col("d.event_type")) & valid

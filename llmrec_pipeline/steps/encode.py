@@ -5,7 +5,7 @@ import logging
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.events import hash128
+from llmrec_pipeline.behaviour.values import hash128
 from llmrec_pipeline.encoding import EncoderSpec, resolve
 from llmrec_pipeline.encoding.spark import VECTORS_SCHEMA, balance, encode_batches, gpu_profile
 from llmrec_pipeline.errors import ModelError

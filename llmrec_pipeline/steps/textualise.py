@@ -24,7 +24,7 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
         new = distinct_texts(described, domain).join(warehouse.read("texts"), on="text_hash", how="left_anti")
         run.counts["texts_new"] = warehouse.insert_new("texts", new)
     with run.stage("sequences"):
-        textual = with_texts(events, described)
+        textual = with_texts(events.filter(F.col("user_id").isNotNull()), described)
         changed = _changed(textual, warehouse.read("user_sequences")).persist()
         span = only_row(
             changed.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high"))

@@ -240,15 +240,15 @@ def test_a_lost_row_fails_the_job_before_anything_is_committed(
     tmp_path: Path, make_settings: Make, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from llmrec_pipeline.errors import ConservationError
-    from llmrec_pipeline.steps import ingest
+    from llmrec_pipeline.steps import delivery
 
     file = write(
         tmp_path / "log.csv", "user,item,time,action", "u1,tea,2024-01-01 10:00:00,buy", "u2,tea,2024-01-01 10:00:00,buy"
     )
     settings = make_settings(domain(file, PLAIN))
-    whole = ingest.parse_events
+    whole = delivery.parse_events
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "parse_events", lambda *args: whole(*args).filter("user_id <> 'u2'"))
+        patch.setattr(delivery, "parse_events", lambda *args: whole(*args).filter("user_id <> 'u2'"))
         with pytest.raises(ConservationError, match="do not add up"):
             run_job("ingest", settings)
     run = run_job("ingest", settings)  # the control: nothing was half-written, and all is there

@@ -1,0 +1,51 @@
+"""Bytes of a whole file to records, where Spark's own lines do not do: another charset, or line breaks inside quotes. No Spark here."""
+
+import bz2
+import codecs
+import gzip
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+INVALID = re.compile("[\udc80-\udcff]")
+OPENERS: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": bz2.BZ2File,
+}
+Line = tuple[str, str | None]  # text, and why it cannot be used
+
+
+def decoded_lines(content: bytes, name: str, charset: str) -> Iterator[Line]:
+    """Lines of a file without their endings and byte-order marks; one that the charset does not explain says so."""
+    packed = next((opener for suffix, opener in OPENERS.items() if name.endswith(suffix)), None)
+    stream: io.BufferedIOBase = packed(io.BytesIO(content)) if packed else io.BytesIO(content)
+    reason = f"not {codecs.lookup(charset).name}"
+    for line in io.TextIOWrapper(io.BufferedReader(stream), encoding=charset, errors="surrogateescape", newline="\n"):
+        text = line.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff")
+        yield (INVALID.sub("\ufffd", text), reason) if INVALID.search(text) else (text, None)
+
+
+def joined_records(lines: Iterable[Line], quote: str, longest: int) -> Iterator[Line]:
+    """Lines whose quotes are open joined with those that follow, up to the line that closes them.
+
+    Args:
+        longest: a quote that so many lines do not close was never closed: its line stands alone, those after it are read anew.
+    """
+    pending: list[Line] = []
+    source = iter(lines)
+    waiting: list[Line] = []  # lines to be read again, last one first
+    while True:
+        line = waiting.pop() if waiting else next(source, None)
+        if line is not None:
+            pending.append(line)
+            if sum(text.count(quote) for text, _ in pending) % 2 == 0:
+                yield "\n".join(text for text, _ in pending), next((reason for _, reason in pending if reason), None)
+                pending = []
+            elif len(pending) < longest:
+                continue
+        if pending:
+            yield pending[0][0], "unclosed quote"
+            waiting.extend(reversed(pending[1:]))
+            pending = []
+        elif line is None:
+            return

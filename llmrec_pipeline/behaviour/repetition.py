@@ -1,0 +1,36 @@
+"""Rows that share an identity: found by a hash of 64 bits, told apart by the identity itself, so that the many others are not moved."""
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+NTH, CONTENT = "_nth", "_content"
+
+
+def split_repeated(rows: DataFrame, key: str, file: str) -> tuple[DataFrame, DataFrame | None]:
+    """Rows whose key no other row has, and the others (none: null) with `_nth` (1: the one that stays) and `_content`.
+
+    Which of them stays does not depend on the order of rows: the first by content, then by file. (A hash of 64 bits may bring a
+    row too many among the others; it is the first of its key.) Looking for repeated keys is an action.
+
+    Args:
+        rows: rows, read several times: persist them.
+        key: column of the identity.
+        file: column of the file's number; no part of the content.
+    """
+    number = F.xxhash64(key)
+    often = rows.groupBy(number.alias("_often")).count().filter("count > 1").select("_often").localCheckpoint()
+    if often.isEmpty():
+        return rows, None
+    hit = number == F.col("_often")
+    content = F.to_json(F.struct(*[name for name in rows.columns if name != file]))
+    order = Window.partitionBy(key).orderBy(CONTENT, file)
+    shared = rows.join(often, on=hit, how="left_semi").withColumn(CONTENT, content).withColumn(NTH, F.row_number().over(order))
+    shared = shared.localCheckpoint()
+    return rows.join(often, on=hit, how="left_anti"), shared
+
+
+def each_once(single: DataFrame, shared: DataFrame | None) -> DataFrame:
+    """One row for each key."""
+    if shared is None:
+        return single
+    return single.unionByName(shared.filter(F.col(NTH) == 1).drop(NTH, CONTENT))

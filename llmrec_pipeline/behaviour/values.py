@@ -1,0 +1,127 @@
+"""Texts to typed values: times, numbers, one-line titles, and the hashes that identify rows. Column in, Column out."""
+
+import re
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.config import DEFAULT_TIME_FORMAT, DomainConfig
+from llmrec_pipeline.errors import InputError
+
+EPOCHS = {"epoch_seconds": 1, "epoch_millis": 1_000, "epoch_micros": 1_000_000}
+ZONED_LETTERS = set("XxZzVO")
+# what has no place in a line of text: control characters, line and paragraph separators, marks that turn the direction of what follows
+UNSEEN = "[\\s\\p{Cntrl}\u0080-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+"
+AMBIGUOUS = "_ambiguous"
+TITLE_CHARS = 2_000
+
+
+def text_of(expression: str | None) -> Column:
+    """An expression of the domain's YAML as a string; null where it is blank."""
+    value = F.expr(expression).cast("string") if expression else F.lit(None).cast("string")
+    return F.when(F.trim(value) != "", value)
+
+
+def clean_text(text: Column) -> Column:
+    """One line without unseen characters, at most TITLE_CHARS long; null when nothing is left."""
+    flat = F.trim(F.regexp_replace(F.substring(text, 1, TITLE_CHARS), UNSEEN, " "))
+    return F.when(flat != "", flat)
+
+
+def hash128(*values: Column) -> Column:
+    """128 bits of SHA-256 over an unambiguous form of the values (length, colon, text; a dash for null), as 32 hex digits."""
+    parts = [
+        part
+        for value in values
+        for part in (F.coalesce(F.octet_length(value).cast("string"), F.lit("-")), F.lit(":"), F.coalesce(value, F.lit("")))
+    ]
+    return F.substring(F.sha2(F.concat(*parts), 256), 1, 32)
+
+
+def parse_number(text: Column, decimal: str = ".", thousands: str = "") -> Column:
+    """The number that `text` spells with the declared separators; null where it spells none (`1.23,4` is no number)."""
+    if (decimal, thousands) == (".", ""):
+        return text.try_cast("double")
+    point, group = re.escape(decimal), re.escape(thousands)
+    whole = rf"(\d{{1,3}}({group}\d{{3}})+|\d+)" if thousands else r"\d+"
+    plain = F.replace(text, F.lit(thousands), F.lit("")) if thousands else text
+    spelt = text.rlike(rf"^\s*[+-]?({whole}({point}\d*)?|{point}\d+)\s*$")
+    return F.when(spelt, F.replace(plain, F.lit(decimal), F.lit(".")).try_cast("double"))
+
+
+def parse_time(text: Column, time_format: str, zone: str) -> Column:
+    """The instant that `text` names, null where it names none; see `with_time`."""
+    spelt = _spelt_time(text, time_format)
+    return _instant(spelt, zone) if is_naive(time_format) else spelt
+
+
+def with_time(rows: DataFrame, text: str, time_format: str, zone: str) -> DataFrame:
+    """Adds the instant `event_time` that the column `text` names (null where it names none), `event_date` and `_ambiguous`.
+
+    Naive times are the wall clock of `zone`. Times that the clock skips in spring name no instant; of the two that it
+    repeats in autumn the first (summer time) is meant, and `_ambiguous` is true. Each step stands on the one before it, so
+    that no value is worked out twice.
+    """
+    spelt = rows.withColumn("_spelt", _spelt_time(F.col(text), time_format))
+    if is_naive(time_format) and zone != "UTC":
+        timed = spelt.withColumn("_instant", F.to_utc_timestamp("_spelt", zone))
+        clock = [F.from_utc_timestamp(F.col("_instant") + F.expr(f"INTERVAL {hours} HOUR"), zone) for hours in (0, 1)]
+        exists = clock[0] == F.col("_spelt")
+        columns = {
+            "event_time": F.when(exists, F.col("_instant")),
+            "event_date": F.when(exists, F.to_date("_spelt")),
+            AMBIGUOUS: F.coalesce(clock[1] == F.col("_spelt"), F.lit(False)),
+        }
+        return timed.withColumns(columns).drop("_spelt", "_instant")
+    date = F.to_date(F.from_utc_timestamp("_spelt", zone)) if zone != "UTC" else F.to_date("_spelt")
+    return spelt.withColumns({"event_time": F.col("_spelt"), "event_date": date, AMBIGUOUS: F.lit(False)}).drop("_spelt")
+
+
+def _spelt_time(text: Column, time_format: str) -> Column:
+    if time_format in EPOCHS:
+        return F.timestamp_micros((text.try_cast("decimal(38,6)") / EPOCHS[time_format] * 1_000_000).try_cast("bigint"))
+    return F.try_to_timestamp(text, F.lit(time_format))
+
+
+def _instant(clock: Column, zone: str) -> Column:
+    instant = F.to_utc_timestamp(clock, zone)
+    return F.when(F.from_utc_timestamp(instant, zone) == clock, instant)
+
+
+def is_naive(time_format: str) -> bool:
+    """True where times of this format name no zone."""
+    unquoted = "".join(time_format.split("'")[::2])
+    return time_format not in EPOCHS and not set(unquoted) & ZONED_LETTERS
+
+
+def choose_time_format(records: DataFrame, domain: DomainConfig) -> str:
+    """The one format of the time column (an action, unless a single one is declared).
+
+    Raises:
+        InputError: no format is declared and the default one reads nothing, or two declared ones read the column equally well,
+            but differently.
+    """
+    formats, column = domain.time_formats, domain.columns["event_time"]
+    declared = "time_formats" in domain.model_fields_set
+    if declared and len(formats) == 1:
+        return formats[0]
+    text = text_of(column)
+    parsed = [parse_time(text, pattern, domain.zone) for pattern in formats]
+    counts = [F.count(found).alias(str(i)) for i, found in enumerate(parsed)]
+    (row,) = records.select(*counts, F.max(text).alias("example")).collect()
+    best = max(row[i] for i in range(len(formats)))
+    if not best and row["example"] is not None and not declared:
+        raise InputError(
+            f"time_formats is not declared, and the default {DEFAULT_TIME_FORMAT!r} reads no value of {column!r} (such as {row['example']!r}); "
+            "declare the pattern of the column, e.g. time_formats: [dd/MM/yyyy HH:mm]"
+        )
+    winners = [i for i in range(len(formats)) if row[i] == best]
+    if len(winners) > 1:
+        differ = reduce(lambda a, b: a | b, [~parsed[winners[0]].eqNullSafe(parsed[i]) for i in winners[1:]])
+        if not records.filter(differ).isEmpty():
+            raise InputError(
+                f"time_formats {[formats[i] for i in winners]} each read {best} values of {column!r}, with different results; "
+                "keep the one that is true of this file"
+            )
+    return formats[winners[0]]

@@ -1,0 +1,211 @@
+"""What a run of ingest is given: its source read and parsed once, and the fate of each record, counted before anything is committed."""
+
+import logging
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import reduce
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.behaviour.events import (
+    REASON,
+    RECORD,
+    check_mapping,
+    elements_of,
+    parse_elements,
+    parse_events,
+    parse_records,
+    quarantine_rows,
+)
+from llmrec_pipeline.behaviour.reading import FILE, HEADER, RAW, Records, read_records
+from llmrec_pipeline.behaviour.repetition import CONTENT, NTH, each_once, split_repeated
+from llmrec_pipeline.behaviour.values import AMBIGUOUS, choose_time_format
+from llmrec_pipeline.errors import ConfigError, ConservationError, InputError
+from llmrec_pipeline.tables import EVENTS, IMPRESSIONS
+from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.warehouse import in_range, only_row
+
+log = logging.getLogger("llmrec")
+
+
+@dataclass
+class Fates:
+    """How many records of each file came to what (law 1)."""
+
+    records: dict[int, int]  # file -> records, by the count that knows nothing of parsing
+    usable: dict[int, int] = field(default_factory=dict)  # file -> records that can be used, repeated ones among them
+    repeated: dict[int, int] = field(default_factory=dict)  # file -> of these, such as another record already is
+    reasons: dict[tuple[int, str], int] = field(default_factory=dict)  # (file, reason) -> records in quarantine
+    conflicts: int = 0  # repeated records that share a declared identity and say something else
+    ambiguous: int = 0  # times that the clock showed twice
+    known: int = 0  # usable, each once, that the table holds already
+    span: tuple[date, date] | None = None  # first and last event_date
+
+    @property
+    def n_records(self) -> int:
+        return sum(self.records.values())
+
+    @property
+    def distinct(self) -> int:
+        return sum(self.usable.values()) - sum(self.repeated.values())
+
+    @property
+    def quarantined(self) -> int:
+        return sum(self.reasons.values())
+
+
+@dataclass
+class Delivery:
+    """A source, read: what each of its records became. `events` and the rest are views on rows that were parsed once."""
+
+    records: Records
+    events: DataFrame  # rows of `events`, each identity once
+    impressions: DataFrame  # rows of `impressions`, each identity once
+    bad: DataFrame  # reason, _raw, _file
+    fates: Fates
+    elements: dict[str, int]  # counts of list elements by fate; empty without lists
+
+    def quarantine(self, source: str) -> DataFrame:
+        return quarantine_rows(self.bad, "ingest", source, self.records.files)
+
+
+def source_paths(run: Run) -> tuple[str, ...]:
+    """The paths to read: `{day}` in one stands for the day that the run names."""
+    source, day = run.settings.domain.source, run.settings.pipeline.day
+    paths = source.paths
+    if any("{day}" in path for path in paths) and not day:
+        raise ConfigError(f"source.path {source.path!r} holds {{day}}, but the run names no day; pass --day YYYY-MM-DD")
+    return tuple(path.replace("{day}", day or "") for path in paths)
+
+
+def last_date(run: Run) -> str:
+    """The last date that is not in the future: the delivered day, or else tomorrow by the clock (zones ahead of it)."""
+    day = run.settings.pipeline.day
+    if day and any("{day}" in path for path in run.settings.domain.source.paths):
+        return day
+    return (date.today() + timedelta(days=1)).isoformat()
+
+
+def read_delivery(run: Run) -> Delivery:
+    """Reads and parses the source once, and counts fates.
+
+    Parsed rows are kept by a local checkpoint: what is planned on them then knows nothing of the parsing. (Trade-off: an
+    executor that is lost with them fails the run, which can be started again.)
+
+    Raises:
+        InputError: the source is missing, empty or does not fit the mapping.
+        ConservationError: used + duplicates + quarantined is not the number of records.
+    """
+    domain = run.settings.domain
+    records = read_records(run.spark, domain.source, source_paths(run))
+    check_mapping(records, domain)
+    if "zone" not in domain.model_fields_set:
+        log.info("ingest: the domain names no zone; times without one are read as UTC")
+    time_format = choose_time_format(records.rows, domain)
+    parse = parse_records if domain.lists else parse_events
+    parsed = parse(records.rows, domain, records.columns, time_format, last_date(run)).localCheckpoint()
+    if domain.lists:
+        return _with_lists(run, records, parsed, time_format)
+    single, shared = split_repeated(parsed.filter(f"{REASON} IS NULL"), "event_id", FILE)
+    nothing = run.spark.createDataFrame([], run.warehouse.schema("impressions"))
+    bad = parsed.filter(f"{REASON} IS NOT NULL").select(REASON, RAW, FILE)
+    events = each_once(single, shared).select(*EVENTS.column_names)
+    return Delivery(records, events, nothing, bad, count_fates(records, parsed, shared), {})
+
+
+def _with_lists(run: Run, records: Records, parsed: DataFrame, time_format: str) -> Delivery:
+    """Each record once, each of its elements an event or an impression, once."""
+    domain = run.settings.domain
+    single, shared = split_repeated(parsed.filter(f"{REASON} IS NULL"), RECORD, FILE)
+    fates = count_fates(records, parsed, shared)
+    first = each_once(single, shared).drop(REASON, RAW, AMBIGUOUS)
+    parts = [
+        parse_elements(elements_of(first, listed), domain, name, time_format, last_date(run))
+        for name, listed in domain.lists.items()
+    ]
+    events, shown = (reduce(DataFrame.unionByName, part).localCheckpoint() for part in zip(*parts, strict=True))
+    usable = [rows.filter(f"{REASON} IS NULL") for rows in (events, shown)]
+    keys = ("event_id", "impression_id")
+    once = [each_once(*split_repeated(rows, key, FILE)) for rows, key in zip(usable, keys, strict=True)]
+    bad = [rows.filter(f"{REASON} IS NOT NULL").select(REASON, RAW, FILE) for rows in (parsed, events, shown)]
+    every, good, distinct = (sum(rows.count() for rows in pair) for pair in ((events, shown), usable, once))
+    elements = {
+        "elements": every,
+        "elements_events": once[0].count(),
+        "elements_impressions": once[1].count(),
+        "elements_duplicates": good - distinct,
+        "elements_quarantined": every - good,
+    }
+    span = only_row(once[0].agg(F.min("event_date"), F.max("event_date")))
+    fates.span = (span[0], span[1]) if span[0] else None
+    return Delivery(
+        records,
+        once[0].select(*EVENTS.column_names),
+        once[1].select(*IMPRESSIONS.column_names),
+        reduce(DataFrame.unionByName, bad),
+        fates,
+        elements,
+    )
+
+
+def count_fates(records: Records, parsed: DataFrame, shared: DataFrame | None) -> Fates:
+    """Counts what each record came to, beside a count of the records that knows nothing of parsing (an action).
+
+    Raises:
+        InputError: there is no record, or a file's lines end in a way that hides them.
+        ConservationError: the counts disagree.
+    """
+    measures = [F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high")]
+    rows = parsed.groupBy(FILE, REASON).agg(*measures, F.count_if(AMBIGUOUS).alias("ambiguous")).collect()
+    units = {row[FILE]: row["count"] for row in records.units.groupBy(FILE).count().collect()}
+    headers = sum(row["n"] for row in rows if row[REASON] == HEADER)
+    if headers < records.headers:
+        raise InputError(
+            f"{records.headers - headers} of {len(records.files)} files have a header that is not a line of its own (such as {records.files[0]}); "
+            "expected lines that end in a line feed"
+        )
+    fates = Fates(units)
+    for row in rows:
+        if row[REASON] is None:
+            fates.usable[row[FILE]] = row["n"]
+            fates.ambiguous += row["ambiguous"]
+            low, high = fates.span or (row["low"], row["high"])
+            fates.span = (min(low, row["low"]), max(high, row["high"]))
+        else:
+            fates.reasons[row[FILE], row[REASON]] = row["n"]
+    _leave_headers_out(fates, records)
+    if not fates.n_records:
+        raise InputError(f"source {', '.join(records.files)!r} holds no record; expected at least one")
+    if shared is not None:
+        _count_repeated(fates, shared)
+    if sum(fates.usable.values()) + fates.quarantined != fates.n_records:
+        raise ConservationError(
+            f"records do not add up, nothing was committed: {fates}; this is a defect, please report it with the domain's YAML"
+        )
+    return fates
+
+
+def _count_repeated(fates: Fates, shared: DataFrame) -> None:
+    for row in shared.groupBy(FILE).agg(F.count_if(F.col(NTH) > 1).alias("n")).collect():
+        fates.repeated[row[FILE]] = row["n"]
+    key = RECORD if RECORD in shared.columns else "event_id"
+    fates.conflicts = only_row(shared.agg(F.countDistinct(key, CONTENT) - F.countDistinct(key)))[0]
+
+
+def _leave_headers_out(fates: Fates, records: Records) -> None:
+    """A file's header is no record; further lines that are equal to it are, and stay counted as repeated headers."""
+    for number in [file for file, reason in fates.reasons if reason == HEADER]:
+        more = fates.reasons.pop((number, HEADER)) - 1
+        fates.records[number] -= 1
+        if more:
+            fates.reasons[number, "repeated header"] = more
+
+
+def known_of(run: Run, delivery: Delivery) -> int:
+    """How many of the delivered records the table holds already (a record of lists is known by its elements, not here)."""
+    span = delivery.fates.span
+    if span is None or delivery.elements or "events" in run.warehouse.rebuilding:
+        return 0
+    stored = run.warehouse.read("events").alias("t").filter(in_range("event_date", *span)).select("event_id")
+    return stored.join(delivery.events.select("event_id"), on="event_id", how="left_semi").count()
