@@ -27,6 +27,7 @@ class Main(Protocol):
     def __call__(self, argv: list[str] | None = None) -> None: ...
 
 
+REBUILDING = ("ingest", "textualise")  # the steps whose tables carry the hash of the mapping
 STEPS = ("ingest", "textualise", "encode", "train", "recommend", "evaluate")
 
 ConfigOption = Annotated[str, typer.Option("--config", help="the pipeline's YAML")]
@@ -60,13 +61,23 @@ def job(name: str, description: str | None) -> "Main":
         domain: DomainOption = None,
         set_: SetOption = None,
         day: DayOption = None,
+        debug: DebugOption = False,
+    ) -> None:
+        run_jobs((name,), config, domain, overrides_of(set_, day), debug=debug)
+
+    def rebuilding_command(
+        config: ConfigOption = "conf/pipeline.yaml",
+        domain: DomainOption = None,
+        set_: SetOption = None,
+        day: DayOption = None,
         rebuild: RebuildOption = False,
         debug: DebugOption = False,
     ) -> None:
         run_jobs((name,), config, domain, overrides_of(set_, day), rebuild=rebuild, debug=debug)
 
-    command.__doc__ = description
-    return main_of(command)
+    chosen = rebuilding_command if name in REBUILDING else command
+    chosen.__doc__ = description
+    return main_of(chosen)
 
 
 def ingest_job(description: str | None) -> "Main":
@@ -181,7 +192,7 @@ def run_step(name: str, settings: "Settings", *, rebuild: bool = False) -> "Run"
     spark = get_session(f"llmrec {name}")
     run = Run(name, settings, spark, Warehouse(spark, settings.root, settings.domain.name, settings.mapping_hash))
     try:
-        step(run, rebuild=rebuild) if rebuild and name in ("ingest", "textualise") else step(run)
+        step(run, rebuild=rebuild) if rebuild and name in REBUILDING else step(run)
     except BaseException as error:
         run.record("failed", one_line(error))
         raise

@@ -6,6 +6,7 @@ Unknown keys are refused with the nearest known one. Every field carries its uni
 import codecs
 import hashlib
 import json
+import re
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from llmrec_pipeline.errors import ConfigError, nearest
 
 DEFAULT_TIME_FORMAT = "yyyy-MM-dd HH:mm:ss"
+# functions that raise under ANSI SQL, each with a try_ form; a cast to string cannot fail
+RAISING = re.compile(
+    r"(?i)(?<![\w`])(cast(?=\s*\([^()]*\bas\s+(?!string\b))|to_timestamp|to_date|to_number|element_at|to_binary)\s*\("
+)
 M = TypeVar("M", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -176,6 +181,17 @@ class DomainConfig(_Section):
     def language(self) -> str:
         return self.languages[0]
 
+    @property
+    def expressions(self) -> dict[str, str]:
+        """Every piece of Spark SQL that the domain holds, by its key."""
+        found = {f"columns.{name}": text for name, text in self.columns.items()}
+        found |= {f"items.columns.{name}": text for name, text in self.items.columns.items()}
+        found |= {f"quarantine_when.{name}": text for name, text in self.quarantine_when.items()}
+        for name, listed in self.lists.items():
+            parts = {key: getattr(listed, key) for key in ("values", "item_id", "acted", "event_time")}
+            found |= {f"lists.{name}.{key}": text for key, text in parts.items() if text}
+        return found
+
     @model_validator(mode="after")
     def _consistent(self) -> "DomainConfig":
         needed = {"user_id", "event_time"} | (set() if self.lists else {"item_id", "event_type"})
@@ -202,6 +218,11 @@ class DomainConfig(_Section):
             raise ValueError("items.columns lacks 'item_id'; a catalogue of its own must say which column holds it")
         if not self.targets:
             raise ValueError("no event type has target: true; at least one must, or there is nothing to predict")
+        for key, expression in self.expressions.items():
+            if found := RAISING.search(expression):
+                raise ValueError(
+                    f"{key}: {expression!r} ends the whole job at the first value that does not fit; write try_{found[1].lower()}(...) instead"
+                )
         for name, listed in self.lists.items():
             if listed.into == "events" and listed.event_type is None:
                 raise ValueError(f"lists.{name} becomes events, but has no event_type")
@@ -441,7 +462,28 @@ def load_settings(
     for keys, value in pairs:
         if keys[0] == "domain" and len(keys) > 1:
             _assign(described, keys[1:], value)
-    return Settings(pipeline=pipeline, domain=_validate(DomainConfig, described, str(file)))
+    settings = Settings(pipeline=pipeline, domain=_validate(DomainConfig, described, str(file)))
+    _check_roots(settings)
+    return settings
+
+
+def _check_roots(settings: Settings) -> None:
+    """Raises ConfigError where a path lies outside `paths.allowed_roots`."""
+    roots = settings.pipeline.paths.allowed_roots
+    source, encoder = settings.domain.source, settings.pipeline.encoder.source
+    files = [source, *source.tables.values(), *filter(None, [settings.domain.items.source])]
+    used = {path: "source.path" for described in files for path in described.paths} | {settings.pipeline.warehouse: "warehouse"}
+    if not encoder.startswith(("package:", "hub:")):
+        used[encoder] = "encoder.source"
+    for path, key in used.items():
+        if roots and not any(_whole(path).startswith(f"{_whole(root).rstrip('/')}/") for root in roots):
+            raise ConfigError(
+                f"{key} {path!r} lies outside paths.allowed_roots {list(roots)}; move it there, or have the list extended"
+            )
+
+
+def _whole(path: str) -> str:
+    return path if "://" in path else str(Path(path).resolve())
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

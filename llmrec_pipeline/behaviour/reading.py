@@ -287,7 +287,10 @@ def _unclosed(source: FilesConfig) -> Column:
 
 
 def _from_json(source: FilesConfig, lines: DataFrame) -> DataFrame:
-    """JSON objects: scalars as spelt, nested values as JSON; a dotted column is the path of a nested field."""
+    """JSON objects: strings and whole numbers as spelt, other numbers as doubles, nested values as JSON.
+
+    A dotted column is the path of a nested field.
+    """
     columns = source.columns or ()
     schema = _nested_schema(columns).add("_corrupt", StringType())
     options = {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"}

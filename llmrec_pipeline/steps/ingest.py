@@ -8,7 +8,8 @@ from llmrec_pipeline.behaviour.items import catalogue_items, changed_items, deri
 from llmrec_pipeline.behaviour.reading import BROKEN, read_records
 from llmrec_pipeline.errors import ConservationError
 from llmrec_pipeline.steps.delivery import Delivery, known_of, last_date, read_delivery
-from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.steps.fates import print_fates
+from llmrec_pipeline.tracking import Run, console
 from llmrec_pipeline.warehouse import in_range
 
 log = logging.getLogger("llmrec")
@@ -35,6 +36,7 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         _write_beside(run, delivery)
     with run.stage("items"):
         _write_items(run, delivery)
+    print_fates(console, delivery)
     run.wrote(*tables)
 
 

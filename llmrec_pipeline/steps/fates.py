@@ -1,0 +1,54 @@
+"""What ingest tells at its end: the fate of the records of each file, and an example of each reason."""
+
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from llmrec_pipeline.behaviour.events import REASON
+from llmrec_pipeline.behaviour.reading import HEADER, RAW
+from llmrec_pipeline.steps.delivery import Delivery
+
+FILES, EXAMPLE_CHARS = 20, 100
+NEXT_STEP = {
+    "unparseable time": "declare time_formats",
+    "unparseable price": "declare source.decimal and source.thousands, or the word in source.missing",
+    "unparseable quantity": "declare source.decimal and source.thousands, or the word in source.missing",
+    "unknown event type": "add the type to event_types, or to the aliases of one",
+    "no user": "anonymous: keep counts such records for their items",
+    "not utf-8": "declare source.charset",
+    "unclosed quote": "multiline: true where fields hold line breaks; quote: null where quotes mean nothing",
+    "broken row": "see source.delimiter, quote and columns",
+}
+
+
+def print_fates(console: Console, delivery: Delivery) -> None:
+    """Prints both tables; the second one only where something went to quarantine."""
+    fates, files = delivery.fates, delivery.records.files
+    table = Table(
+        Column("file", overflow="fold"), "records", "usable", "duplicates", "quarantined", title="Records", title_justify="left"
+    )
+    for number in sorted(fates.records)[:FILES]:
+        usable, repeated = fates.usable.get(number, 0), fates.repeated.get(number, 0)
+        bad = sum(count for (file, _), count in fates.reasons.items() if file == number)
+        table.add_row(Text(files[number]), *[f"{n:,}" for n in (fates.records[number], usable - repeated, repeated, bad)])
+    if len(fates.records) > FILES:
+        table.add_row(f"... and {len(fates.records) - FILES:,} files more", "", "", "", "")
+    console.print(table)
+    if fates.reasons:
+        _print_reasons(console, delivery)
+
+
+def _print_reasons(console: Console, delivery: Delivery) -> None:
+    shown = F.min(F.substring(RAW, 1, EXAMPLE_CHARS)).alias("example")
+    examples = {row[REASON]: row["example"] for row in delivery.bad.groupBy(REASON).agg(shown).collect()}
+    counts: dict[str, int] = {}
+    for (_, reason), count in delivery.fates.reasons.items():
+        counts[reason] = counts.get(reason, 0) + count
+    table = Table(
+        "reason", "records", Column("an example", overflow="fold"), "what may help", title="Quarantine", title_justify="left"
+    )
+    for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        example = examples.get(HEADER if reason == "repeated header" else reason, "")
+        table.add_row(reason, f"{count:,}", Text(example), NEXT_STEP.get(reason, ""))
+    console.print(table)

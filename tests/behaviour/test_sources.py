@@ -1,0 +1,242 @@
+"""Every way in which a log may be written: literal files in, literal records out. All names are invented."""
+
+import bz2
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.behaviour.reading import BROKEN, RAW, read_records
+from llmrec_pipeline.behaviour.values import parse_number, with_time
+from llmrec_pipeline.config import FilesConfig, Settings, SourceConfig, load_settings
+from llmrec_pipeline.errors import ConfigError, InputError
+from llmrec_pipeline.steps.preview import preview
+from llmrec_pipeline.tracking import Run
+
+pytestmark = pytest.mark.spark
+ROOT = Path(__file__).parent.parent.parent
+Make, RunJob = Callable[..., Settings], Callable[..., Run]
+DOMAIN = {
+    "name": "shop",
+    "columns": {"user_id": "user", "item_id": "item", "event_type": "action", "event_time": "time"},
+    "event_types": {"buy": {"target": True, "aliases": ["kauf", "购买"], "template": {"en": "bought {title}"}}},
+}
+
+
+def rows_of(spark: SparkSession, source: FilesConfig) -> list[tuple[Any, ...]]:
+    """Records without header lines: their values, and why they are broken."""
+    records = read_records(spark, source, source.paths)
+    values = records.rows.select(*[F.col(f"`{name}`") for name in records.columns], BROKEN)
+    assert records.units.count() == records.rows.count()
+    return sorted((tuple(row) for row in values.collect() if row[-1] != "header"), key=str)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "source"),
+    [
+        ("plain.csv", "user,item\nu1,茶\nu2,\n".encode(), {}),
+        ("gbk.csv", "user,item\nu1,茶\nu2,\n".encode("gbk"), {"charset": "gbk"}),
+        ("utf16.csv", "user,item\r\nu1,茶\r\nu2,\r\n".encode("utf-16"), {"charset": "utf-16"}),
+        ("packed.csv.gz", gzip.compress("user,item\nu1,茶\n".encode()) + gzip.compress(b"u2,\n"), {}),
+        ("packed.csv.bz2", bz2.compress("\ufeffuser,item\nu1,茶\nu2,\n".encode()), {}),
+        ("gbk.csv.gz", gzip.compress("user,item\nu1,茶\nu2,\n".encode("gbk")), {"charset": "gbk"}),
+        ("log.tsv", "user\titem\nu1\t茶\nu2\t\n".encode(), {"format": "tsv"}),
+        (
+            "no header.txt",
+            "u1;茶\nu2;NULL\n".encode(),
+            {"header": False, "columns": ["user", "item"], "delimiter": ";", "missing": ["NULL"]},
+        ),
+        (
+            "lines.json",
+            '\ufeff{"user":"u1","item":"茶"}\n\n{"user":"u2"}\n'.encode(),
+            {"format": "json", "columns": ["user", "item"]},
+        ),
+    ],
+)
+def test_the_same_records_however_they_are_written(
+    spark: SparkSession, tmp_path: Path, name: str, content: bytes, source: dict[str, Any]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    described = FilesConfig.model_validate({"path": str(tmp_path / name)} | source)
+    assert rows_of(spark, described) == [("u1", "茶", None), ("u2", None, None)]
+
+
+def test_json_keeps_spellings_and_reaches_nested_fields(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "log.json").write_text(
+        '{"user":{"id":007},"item":1}\n{"user":{"id":"007"},"price":1.50,"tags":["a","b"]}\n[1]\n{"user":{"id":12345678901234567890},"price":"1e1"}\n',
+        "utf-8",
+    )
+    described = FilesConfig(path=str(tmp_path / "log.json"), format="json", columns=("user.id", "price", "tags"))
+    assert rows_of(spark, described) == [
+        ("007", "1.5", '["a","b"]', None),
+        ("12345678901234567890", "1e1", None, None),
+        (None, None, None, "broken row"),
+        (None, None, None, "broken row"),
+    ]
+
+
+def test_broken_lines_never_swallow_their_neighbours(spark: SparkSession, tmp_path: Path) -> None:
+    lines = [
+        b'u1,"never closed',
+        b'u2,"a ""b"" c"',
+        b'u3,5" pipe',
+        b"u4,\xff",
+        b"u5,\x00\xf0\x9f\x98\x80",
+        b"u6,too,many",
+        b"#u7,tea",
+    ]
+    (tmp_path / "log.csv").write_bytes(b"\n".join([b"user,item", *lines]))
+    assert rows_of(spark, FilesConfig(path=str(tmp_path / "log.csv"))) == [
+        ("#u7", "tea", None),
+        ("u1", "never closed", "unclosed quote"),
+        ("u2", 'a "b" c', None),
+        ("u3", '5" pipe', None),
+        ("u4", "\ufffd", "not utf-8"),
+        ("u5", "\x00😀", None),
+        ("u6", "too", "broken row"),
+    ]
+
+
+def test_line_breaks_in_quotes_where_the_domain_declares_them(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text('user,item\nu1,"green\ntea"\nu2,"open\nu3,mug\nu4,jam\n', "utf-8")
+    described = FilesConfig(path=str(tmp_path / "log.csv"), multiline=True, max_record_lines=3)
+    assert rows_of(spark, described) == [
+        ("u1", "green\ntea", None),
+        ("u2", "open", "unclosed quote"),
+        ("u3", "mug", None),
+        ("u4", "jam", None),
+    ]
+
+
+def test_delta_parquet_and_a_query_over_several_files(spark: SparkSession, tmp_path: Path) -> None:
+    spark.sql("SELECT 'u1' AS user, '007' AS item, array(1, 2) AS seen").write.format("delta").save(str(tmp_path / "delta"))
+    for kind in ("delta", "parquet"):
+        path = str(tmp_path / "delta") if kind == "delta" else str(tmp_path / "delta/*.parquet")
+        assert rows_of(spark, FilesConfig(path=path, format=kind)) == [("u1", "007", "[1,2]", None)]
+    (tmp_path / "names.csv").write_text('sku,label\n007,Spy novel\n"broken\n', "utf-8")
+    query = SourceConfig(
+        query="SELECT user, item, label FROM log LEFT JOIN names ON sku = item",
+        tables={
+            "log": FilesConfig(path=str(tmp_path / "delta"), format="delta"),
+            "names": FilesConfig(path=str(tmp_path / "names.csv")),
+        },
+    )
+    assert rows_of(spark, query) == [("u1", "007", "Spy novel", None), (None, None, None, "unclosed quote")]
+    with pytest.raises(InputError, match=r"source.query does not fit its tables: .*lable"):
+        rows_of(spark, query.model_copy(update={"query": "SELECT lable FROM names"}))
+
+
+def test_numbers_with_declared_separators(spark: SparkSession) -> None:
+    spelt = ["3,99", "1.234,50", "12", "0,5", "1.000", "-2,00", "n. v.", "1.000.000,00", "1.23,4", "1,2,3", ",5"]
+    rows = spark.createDataFrame([(text,) for text in spelt], "text string")
+    german = [row[0] for row in rows.select(parse_number(F.col("text"), ",", ".")).collect()]
+    assert german == [3.99, 1234.5, 12.0, 0.5, 1000.0, -2.0, None, 1_000_000.0, None, None, 0.5]
+    plain = [row[0] for row in rows.select(parse_number(F.col("text"))).collect()]
+    assert plain == [None, None, 12.0, None, 1.0, None, None, None, None, None, None]
+
+
+def test_epochs_and_the_repeated_hour(spark: SparkSession) -> None:
+    rows = spark.createDataFrame([("1711846799", "2024-10-27 02:30:00")], "epoch string, clock string")
+    for scale, name in ((1, "epoch_seconds"), (1_000, "epoch_millis"), (1_000_000, "epoch_micros")):
+        scaled = rows.withColumn("text", (F.col("epoch").cast("long") * scale).cast("string"))
+        (row,) = with_time(scaled, "text", name, "Europe/Berlin").collect()
+        assert str(row.event_time) == "2024-03-31 00:59:59"
+        assert str(row.event_date) == "2024-03-31"
+    (row,) = with_time(rows, "clock", "yyyy-MM-dd HH:mm:ss", "Europe/Berlin").collect()
+    assert (str(row.event_time), row._ambiguous) == ("2024-10-27 00:30:00", True)
+
+
+def test_each_file_is_read_skipped_or_quarantined_whole(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    folder = tmp_path / "log [1]" / "shop=007"
+    folder.mkdir(parents=True)
+    packed = gzip.compress(b"user,item,action,time\nu9,jam,buy,2024-01-01 10:00:00\n" * 50)
+    (folder / "a.csv").write_text(
+        "user,item,action,time\nu1,tea,KAUF,2024-01-01 10:00:00\nu1,tea,购买,2024-01-02 10:00:00\n", "utf-8"
+    )
+    (folder / "b.csv.gz").write_bytes(packed[: len(packed) // 2])
+    (folder / "c.csv").touch()
+    (folder / "_SUCCESS").touch()
+    (folder / "d.zip").write_bytes(b"PK\x03\x04")
+    source = {"path": str(tmp_path / "log \\[1\\]")}
+    settings = make_settings(DOMAIN | {"source": source, "columns": DOMAIN["columns"] | {"session_id": "shop"}})
+    for time in ("first", "again"):
+        run = run_job("ingest", settings)
+        assert (run.counts["records"], run.counts["quarantined"]) == (3, 1)
+        assert run.counts["used"] == (2 if time == "first" else 0)
+        skipped = {name.rsplit("/", 1)[1]: why for name, why in run.versions.items() if name.startswith("skipped: ")}
+        assert set(skipped) == {"c.csv", "_SUCCESS", "d.zip"}
+    (bad,) = run.warehouse.read("quarantine").collect()
+    assert bad.reason.startswith("damaged file: ")
+    assert bad.file.endswith("b.csv.gz")
+    assert {(row.event_type, row.session_id) for row in run.warehouse.read("events").collect()} == {("buy", "007")}
+
+
+def test_a_folder_that_yields_nothing_is_an_error(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(InputError, match=r"yields|no file can be read: .*empty.csv \(empty\)"):
+        read_records(spark, FilesConfig(path=str(tmp_path)), (str(tmp_path),))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"path": "x", "charset": "utf-9"}, "charset 'utf-9' is unknown"),
+        ({"path": "x", "decimal": ",", "thousands": ","}, "decimal and thousands are both ','"),
+        ({"path": "x", "query": "SELECT 1"}, "either path or query"),
+        ({}, "either path or query"),
+        ({"query": "SELECT 1 FROM a"}, "query and tables go together"),
+    ],
+)
+def test_a_source_that_contradicts_itself_is_refused(make_settings: Make, source: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_settings(DOMAIN | {"source": source})
+
+
+HISTORIES = """1\tU1\t11/11/2019 9:05:58 AM\tN1 N2 N3 N4 N5\tN6-1 N7-0
+2\tU2\t11/11/2019 9:06:10 AM\t\tN7-0 N8-1
+3\tU3\t11/11/2019 9:07:00 AM\tN2 N9\tN1-0 N6-0
+4\tU4\t11/11/2019 9:08:30 AM\t \tN3-0 N4-0
+5\tU5\t11/11/2019 9:09:00 AM\tN4\tN5-1
+6\tU6\t11/11/2019 9:10:00 AM\t\tN1-0
+"""
+
+
+def test_histories_and_impressions_become_events_and_impressions(
+    spark: SparkSession, tmp_path: Path, run_job: RunJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty history is nobody's: not the one of the user read before."""
+    (tmp_path / "log.tsv").write_text(HISTORIES, "utf-8")
+    (tmp_path / "news.tsv").write_text("".join(f"N{n}\tfood\tsoup\tTitle {{{n}}}\t\n" for n in range(1, 9)), "utf-8")
+    overrides = (
+        f"warehouse={tmp_path / 'warehouse'}",
+        f"domain.source.path={tmp_path / 'log.tsv'}",
+        f"domain.items.source.path={tmp_path / 'news.tsv'}",
+    )
+    settings = load_settings(ROOT / "conf/pipeline.yaml", "news", overrides)
+    preview(spark, settings, 1)
+    shown = capsys.readouterr().out
+    assert "read Title {1}, food soup" in shown
+    assert not (tmp_path / "warehouse").exists()
+    for new in (11, 0):
+        run = run_job("ingest", settings)
+        counted = {name.removeprefix("elements_"): n for name, n in run.counts.items() if name.startswith("elements")}
+        assert counted == {"elements": 18, "events": 11, "impressions": 7, "duplicates": 0, "quarantined": 0}
+        assert run.counts.get("events_new", 0) == new
+    events = run.warehouse.read("events")
+    read = {(row.user_id, row.item_id) for row in events.filter("time_known").collect()}
+    assert read == {("U1", "N6"), ("U2", "N8"), ("U5", "N5")}
+    past = events.filter("NOT time_known").orderBy("user_id", "position").collect()
+    assert [(row.user_id, row.item_id) for row in past] == [
+        *[("U1", f"N{n}") for n in range(1, 6)],
+        ("U3", "N2"),
+        ("U3", "N9"),
+        ("U5", "N4"),
+    ]
+    ignored = run.warehouse.read("impressions").collect()
+    assert {(row.user_id, row.item_id, row.rank) for row in ignored} >= {("U1", "N7", 2), ("U6", "N1", 1)}
+    assert {row.outcome for row in ignored} == {"ignored"}
+    assert run.warehouse.read("quarantine").select(RAW[1:]).count() == 0
