@@ -13,7 +13,7 @@ SPARK_HOME = $$($(VENV)/bin/python -c 'import importlib.util as u; print(u.find_
 # spark-submit finds Spark and Python by these three, and by nothing else
 ENVIRONMENT = SPARK_HOME="$(SPARK_HOME)" PYSPARK_PYTHON="$(VENV)/bin/python" PATH="$(VENV)/bin:$$PATH"
 
-.PHONY: help setup demo test test-faults test-airflow lint format docs shell clean bench-demo
+.PHONY: help setup demo test test-faults test-airflow lint format docs shell clean bench-demo bench-ingest
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ format: $(READY) ## let ruff rewrite the code
 
 bench-demo: $(READY) ## the demo measured, twice: seconds, memory, rows, quality
 	@$(ENVIRONMENT) $(VENV)/bin/python benchmarks/bench_demo.py
+
+bench-ingest: $(READY) ## ingest against Spark's own reader, pandas, and itself with more data
+	@$(ENVIRONMENT) $(VENV)/bin/python benchmarks/bench_ingest.py
 
 docs: $(READY) ## write docs/tables.md from the table definitions
 	@$(VENV)/bin/python -m llmrec_pipeline.tables > docs/tables.md

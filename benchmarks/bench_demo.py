@@ -4,24 +4,17 @@ Runs the whole path twice on an empty warehouse of its own: the first run is the
 repeats are kept by config hash, so a broken-off benchmark goes on where it stopped.
 """
 
-import hashlib
 import json
-import math
-import platform
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import psutil
-from rich.console import Console
-from rich.table import Table
+from report import ROOT, Figure, figure, output, raw_repeats, write_result
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks/results"
 WORK = ROOT / "benchmarks/work/demo"
 MODELS = ("p", "s", "popularity", "popularity_30d", "own_decayed", "item_knn", "tifu_knn")
 RECORDS = 1_067_370
@@ -30,23 +23,11 @@ RECORDS = 1_067_370
 def main() -> int:
     """Runs what is missing, writes results/demo.json, prints it; 1 when a bar does not hold."""
     commit = output("git", "rev-parse", "HEAD")
-    raw = RESULTS / f"demo-{config_hash()}.raw.json"
-    repeats = json.loads(raw.read_text()) if raw.exists() else []
+    raw, repeats = raw_repeats("demo", "conf/pipeline.yaml", "conf/domains/retail.yaml", "conf/spark/spark-defaults.conf")
     if not any(repeat["commit"] == commit for repeat in repeats):
         repeats.append({"commit": commit, **measure()})
-        RESULTS.mkdir(exist_ok=True)
         raw.write_text(json.dumps(repeats, indent=1) + "\n")
-    newest = repeats[-1]
-    result = {
-        "commit": newest["commit"],
-        "machine": machine(),
-        "date": newest["date"],
-        "figures": figures(newest),
-        "raw": repeats,
-    }
-    (RESULTS / "demo.json").write_text(json.dumps(result, indent=1) + "\n")
-    show(result["figures"])
-    return 0 if all(figure["holds"] is not False for figure in result["figures"]) else 1
+    return write_result("demo", repeats[-1], repeats, figures(repeats[-1]))
 
 
 def measure() -> dict[str, Any]:
@@ -74,28 +55,30 @@ def measure() -> dict[str, Any]:
     }
 
 
-def demo() -> tuple[float, float]:
-    """Peak memory of the whole driver in GiB (Python, its JVM and its Python workers, resident, sampled), and wall seconds."""
-    began, peak = time.perf_counter(), 0
+def demo() -> tuple[dict[str, float], float]:
+    """Peak memory in GiB by what holds it, and wall seconds."""
+    began, peaks = time.perf_counter(), {"jvm": 0.0, "python": 0.0, "workers": 0.0, "all": 0.0}
     settings = ("--set", f"warehouse={WORK / 'warehouse'}", "--set", f"tracking.uri=sqlite:///{WORK / 'mlflow.db'}")
     with psutil.Popen([sys.executable, "jobs/run_all.py", *settings], cwd=ROOT) as process:
         while process.poll() is None:
-            peak = max(peak, resident(process))
+            for name, held in resident(process).items():
+                peaks[name] = max(peaks[name], held / 2**30)
             time.sleep(0.5)
     if process.returncode:
         raise SystemExit(f"the demo ended with {process.returncode}; its output is above")
-    return peak / 2**30, time.perf_counter() - began
+    return peaks, time.perf_counter() - began
 
 
-def resident(process: psutil.Process) -> int:
-    """Bytes of a process and all that it started; pages that forked workers share are counted once, where the system tells (PSS)."""
-    total = 0
+def resident(process: psutil.Process) -> dict[str, int]:
+    """Bytes held by the driver's Python, its JVM and the Python workers; pages that processes share are split among them (PSS)."""
+    held = {"jvm": 0, "python": 0, "workers": 0}
     for one in (process, *process.children(recursive=True)):
         try:
-            total += one.memory_full_info().pss
+            kind = "python" if one.pid == process.pid else "jvm" if one.name() == "java" else "workers"
+            held[kind] += one.memory_full_info().pss
         except psutil.Error:  # it has ended meanwhile
             continue
-    return total
+    return held | {"all": sum(held.values())}
 
 
 def lists() -> dict[str, int]:
@@ -115,7 +98,7 @@ def lists() -> dict[str, int]:
     }
 
 
-def figures(repeat: dict[str, Any]) -> list[dict[str, Any]]:
+def figures(repeat: dict[str, Any]) -> list[Figure]:
     """The figures with their bars."""
     ingest, found = repeat["counts"]["ingest"], repeat["lists"]
     fates = sum(ingest[name] for name in ("used", "duplicates_in_delivery", "duplicates_known", "quarantined"))
@@ -123,7 +106,11 @@ def figures(repeat: dict[str, Any]) -> list[dict[str, Any]]:
     joint = value["joint", "ndcg"]
     rows = [
         figure("demo", repeat["seconds"], "s", "lower", 600, None, "wall clock of the whole path, after installation"),
-        figure("peak memory", repeat["peak_gib"], "GiB", "lower", 4, None, "driver: Python, JVM and Python workers together"),
+        figure(
+            "peak memory, driver's JVM", repeat["peak_gib"]["jvm"], "GiB", "lower", 4, None, "heap of 3 GB and what comes on top"
+        ),
+        figure("peak memory, driver's Python", repeat["peak_gib"]["python"], "GiB", "lower", 4, None, "training"),
+        figure("peak memory, all together", repeat["peak_gib"]["all"], "GiB", "lower", None, None, "with the Python workers"),
         figure("records", ingest["records"], "records", "higher", RECORDS, None, "all of the shipped log"),
         figure("records with a fate", fates, "records", "higher", ingest["records"], None, "used + duplicates + quarantined"),
         figure(
@@ -172,35 +159,6 @@ def figures(repeat: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def figure(name: str, value: float, unit: str, better: str, bar: float | None, aim: float | None, note: str) -> dict[str, Any]:
-    """One figure; a NaN never holds."""
-    holds = None if bar is None else bool(math.isfinite(value) and (value <= bar if better == "lower" else value >= bar))
-    return {
-        "name": name,
-        "value": round(value, 4),
-        "unit": unit,
-        "bar": bar,
-        "aim": aim,
-        "better": better,
-        "holds": holds,
-        "note": note,
-    }
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    table = Table("figure", "value", "bar", "aim", "holds", "note")
-    for row in rows:
-        holds = {True: "yes", False: "[bold red]no[/]", None: ""}[row["holds"]]
-        table.add_row(
-            row["name"],
-            f"{row['value']:g} {row['unit']}",
-            *[("" if row[k] is None else f"{row[k]:g}") for k in ("bar", "aim")],
-            holds,
-            row["note"],
-        )
-    Console(width=150).print(table)
-
-
 def read(name: str) -> pl.DataFrame:
     return pl.read_delta(str(WORK / "warehouse/retail" / name))
 
@@ -212,24 +170,6 @@ def table_versions() -> dict[str, list[str]]:
         for folder in folders
         if folder.parent.name != "job_runs"
     }
-
-
-def config_hash() -> str:
-    """Hash of the shipped configuration, which is what the demo runs."""
-    files = (ROOT / "conf/pipeline.yaml", ROOT / "conf/domains/retail.yaml", ROOT / "conf/spark/spark-defaults.conf")
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-
-
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo").read_text()
-    lines = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in info.splitlines() if ":" in line}
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-    features = [flag for flag in lines.get("flags", "").split() if flag in wanted]
-    return {"processor": lines.get("model name", platform.processor()), "features": features, "cores": info.count("processor\t")}
-
-
-def output(*command: str) -> str:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

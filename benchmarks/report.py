@@ -1,0 +1,73 @@
+"""What every benchmark shares: figures with bars, their table, the machine they were measured on, and results/NAME.json."""
+
+import hashlib
+import json
+import math
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks/results"
+Figure = dict[str, Any]
+
+
+def write_result(name: str, newest: dict[str, Any], repeats: list[dict[str, Any]], rows: list[Figure]) -> int:
+    """Writes results/NAME.json and prints its figures; 1 when a bar does not hold."""
+    heads = {"commit": newest["commit"], "machine": machine(), "date": newest["date"]}
+    (RESULTS / f"{name}.json").write_text(json.dumps(heads | {"figures": rows, "raw": repeats}, indent=1) + "\n")
+    show(rows)
+    return 0 if all(row["holds"] is not False for row in rows) else 1
+
+
+def raw_repeats(name: str, *files: str) -> tuple[Path, list[dict[str, Any]]]:
+    """The file of raw repeats of a benchmark under the configuration in `files`, and what it holds."""
+    RESULTS.mkdir(exist_ok=True)
+    config = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in files)).hexdigest()[:16]
+    path = RESULTS / f"{name}-{config}.raw.json"
+    return path, json.loads(path.read_text()) if path.exists() else []
+
+
+def figure(name: str, value: float, unit: str, better: str, bar: float | None, aim: float | None, note: str) -> Figure:
+    """One figure; a NaN never holds."""
+    holds = None if bar is None else bool(math.isfinite(value) and (value <= bar if better == "lower" else value >= bar))
+    return {
+        "name": name,
+        "value": round(value, 4),
+        "unit": unit,
+        "bar": bar,
+        "aim": aim,
+        "better": better,
+        "holds": holds,
+        "note": note,
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    table = Table("figure", "value", "bar", "aim", "holds", "note")
+    for row in rows:
+        holds = {True: "yes", False: "[bold red]no[/]", None: ""}[row["holds"]]
+        table.add_row(
+            row["name"],
+            f"{row['value']:g} {row['unit']}",
+            *[("" if row[k] is None else f"{row[k]:g}") for k in ("bar", "aim")],
+            holds,
+            row["note"],
+        )
+    Console(width=150).print(table)
+
+
+def machine() -> dict[str, Any]:
+    info = Path("/proc/cpuinfo").read_text()
+    lines = {line.split(":")[0].strip(): line.split(":")[1].strip() for line in info.splitlines() if ":" in line}
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+    features = [flag for flag in lines.get("flags", "").split() if flag in wanted]
+    return {"processor": lines.get("model name", platform.processor()), "features": features, "cores": info.count("processor\t")}
+
+
+def output(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
