@@ -161,16 +161,15 @@ def _lines(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) ->
     if source.charset.lower().replace("_", "-") not in ("utf-8", "utf8") or source.multiline:
         lines = _decoded(spark, source, files)
     else:
-        value = F.col("value")
-        value = F.when(value.endswith("\r"), F.expr("left(value, length(value) - 1)")).otherwise(value)
-        value = F.when(F.col("value").startswith("\ufeff"), F.substring(value, 2, 2**30)).otherwise(value)
-        valid = F.is_valid_utf8("value")
+        valid, whole = F.is_valid_utf8("value"), F.col("whole")
+        value = F.when(whole.endswith("\r"), F.expr("left(whole, length(whole) - 1)")).otherwise(whole)
+        value = F.when(whole.startswith("\ufeff"), F.substring(value, 2, 2**30)).otherwise(value)
         lines = spark.read.option("lineSep", "\n").option("recursiveFileLookup", "true").text(literal_paths(files))
         lines = lines.select(
-            F.when(valid, value).otherwise(F.make_valid_utf8(value)).alias(RAW),
+            F.when(valid, F.col("value")).otherwise(F.make_valid_utf8("value")).alias("whole"),
             F.col("_metadata.file_path").alias("_uri"),
             F.when(~valid, F.lit("not utf-8")).alias(BROKEN),
-        )
+        ).select(value.alias(RAW), "_uri", BROKEN)
     return lines.filter(F.trim(RAW) != "")
 
 

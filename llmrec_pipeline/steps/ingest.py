@@ -10,7 +10,7 @@ from llmrec_pipeline.errors import ConservationError
 from llmrec_pipeline.steps.delivery import Delivery, known_of, last_date, read_delivery
 from llmrec_pipeline.steps.fates import print_fates
 from llmrec_pipeline.tracking import Run, console
-from llmrec_pipeline.warehouse import in_range
+from llmrec_pipeline.warehouse import in_range, only_row
 
 log = logging.getLogger("llmrec")
 TABLES = ("events", "quarantine", "items")
@@ -31,13 +31,24 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         warehouse.create(tables)
         delivery.fates.known = known_of(run, delivery)
         _count(run, delivery)
+    in_step = _items_in_step(run)
     with run.stage("write"):
         _write_events(run, delivery)
         _write_beside(run, delivery)
-    with run.stage("items"):
-        _write_items(run, delivery)
+    if run.counts["used"] or delivery.elements or run.settings.domain.items.source or rebuild or not in_step:
+        with run.stage("items"):
+            _write_items(run, delivery)
     print_fates(console, delivery)
     run.wrote(*tables)
+
+
+def _items_in_step(run: Run) -> bool:
+    """True where the last run that came to its end saw the events as they stand, so that known events have made their items."""
+    if not run.warehouse.exists("job_runs"):
+        return False
+    ended = run.warehouse.read("job_runs").filter("job = 'ingest' AND status = 'succeeded'")
+    seen = only_row(ended.agg(F.max_by(F.col("outputs")["events"], "started_at")))[0]
+    return seen is not None and int(seen) == run.warehouse.version("events")
 
 
 def _count(run: Run, delivery: Delivery) -> None:
