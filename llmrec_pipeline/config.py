@@ -166,10 +166,6 @@ class DomainConfig(_Section):
     step_by: Literal["step_key", "time", "row"] = Field(
         "row", description="what makes a step: equal step_key, equal time, or each row its own"
     )
-    redelivery: Literal["add", "replace_day"] = Field(
-        "add",
-        description="replace_day: events of a delivered date that the delivery lacks are removed, so that a corrected day replaces itself",
-    )
     repeats: bool = Field(True, description="True: known items stay candidates; False: they are masked everywhere")
     max_text_chars: PositiveInt = Field(512, description="longest text, in characters, cut before tokenising")
 
