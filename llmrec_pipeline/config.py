@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from llmrec_pipeline.errors import ConfigError, nearest
 
 DEFAULT_TIME_FORMAT = "yyyy-MM-dd HH:mm:ss"
+EPOCHS = {"epoch_seconds": 1, "epoch_millis": 1_000, "epoch_micros": 1_000_000}  # time format -> units of a second
 # functions that raise under ANSI SQL, each with a try_ form; a cast to string cannot fail
 RAISING = re.compile(
     r"(?i)(?<![\w`])(cast(?=\s*\([^()]*\bas\s+(?!string\b))|to_timestamp|to_date|to_number|element_at|to_binary)\s*\("

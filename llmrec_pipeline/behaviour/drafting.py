@@ -10,7 +10,6 @@ from pathlib import Path
 import yaml
 
 from llmrec_pipeline.behaviour.sniffing import (
-    EPOCHS,
     Sample,
     is_number,
     mostly,
@@ -19,6 +18,7 @@ from llmrec_pipeline.behaviour.sniffing import (
     separators,
     time_patterns,
 )
+from llmrec_pipeline.config import EPOCHS
 
 NAMES = {  # what a column is -> names that it has, as `normal` spells them, likeliest first
     "event_time": "eventtime eventtimestamp timestamp datetime time ts when at createdat occurredat localtime invoicedate orderdate"

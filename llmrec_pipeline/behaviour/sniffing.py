@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pyarrow import orc, parquet
 
+from llmrec_pipeline.config import EPOCHS
 from llmrec_pipeline.errors import InputError
 
 LIMIT, RECORDS = 65_536, 200  # bytes of text (unpacked) and records that are looked at
@@ -44,7 +45,6 @@ SEPARATORS = (
     (".", "'"),
     (",", "\u00a0"),
 )  # likeliest first
-EPOCHS = {"epoch_seconds": 1, "epoch_millis": 1_000, "epoch_micros": 1_000_000}
 EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in seconds: other integers are numbers or ids
 COMPACT = {8: "yyyyMMdd", 14: "yyyyMMddHHmmss"}
 STAMP = re.compile(

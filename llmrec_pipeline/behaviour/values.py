@@ -6,10 +6,9 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.config import DEFAULT_TIME_FORMAT, DomainConfig
+from llmrec_pipeline.config import DEFAULT_TIME_FORMAT, EPOCHS, DomainConfig
 from llmrec_pipeline.errors import InputError
 
-EPOCHS = {"epoch_seconds": 1, "epoch_millis": 1_000, "epoch_micros": 1_000_000}
 ZONED_LETTERS = set("XxZzVO")
 # what has no place in a line of text: control characters, line and paragraph separators, marks that turn the direction of what follows
 UNSEEN = "[\\s\\p{Cntrl}\u0080-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+"

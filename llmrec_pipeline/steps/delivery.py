@@ -54,6 +54,14 @@ class Fates:
     def quarantined(self) -> int:
         return sum(self.reasons.values())
 
+    @property
+    def by_reason(self) -> dict[str, int]:
+        """Records in quarantine by reason, over all files, in order of the reasons' names."""
+        counts: dict[str, int] = {}
+        for (_, reason), count in sorted(self.reasons.items(), key=lambda item: item[0][1]):
+            counts[reason] = counts.get(reason, 0) + count
+        return counts
+
 
 @dataclass
 class Delivery:

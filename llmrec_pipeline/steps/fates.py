@@ -42,13 +42,10 @@ def print_fates(console: Console, delivery: Delivery) -> None:
 def _print_reasons(console: Console, delivery: Delivery) -> None:
     shown = F.min(F.substring(RAW, 1, EXAMPLE_CHARS)).alias("example")
     examples = {row[REASON]: row["example"] for row in delivery.bad.groupBy(REASON).agg(shown).collect()}
-    counts: dict[str, int] = {}
-    for (_, reason), count in delivery.fates.reasons.items():
-        counts[reason] = counts.get(reason, 0) + count
     table = Table(
         "reason", "records", Column("an example", overflow="fold"), "what may help", title="Quarantine", title_justify="left"
     )
-    for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+    for reason, count in sorted(delivery.fates.by_reason.items(), key=lambda item: (-item[1], item[0])):
         example = examples.get(HEADER if reason == "repeated header" else reason, "")
         table.add_row(reason, f"{count:,}", Text(example), NEXT_STEP.get(reason, ""))
     console.print(table)

@@ -62,10 +62,7 @@ def _count(run: Run, delivery: Delivery) -> None:
     }
     extra = {"duplicates_conflicting": fates.conflicts, "ambiguous_times": fates.ambiguous}
     run.counts |= {name: count for name, count in extra.items() if count} | delivery.elements
-    by_reason: dict[str, int] = {}
-    for (_, reason), count in fates.reasons.items():
-        by_reason[reason] = by_reason.get(reason, 0) + count
-    run.counts |= {f"quarantined: {reason}": count for reason, count in sorted(by_reason.items())}
+    run.counts |= {f"quarantined: {reason}": count for reason, count in fates.by_reason.items()}
     run.versions |= {f"skipped: {file}": reason for file, reason in sorted(delivery.records.skipped.items())}
     log.info("ingest: %s", ", ".join(f"{name} {count:,}" for name, count in run.counts.items()))
     for file, reason in sorted(delivery.records.skipped.items()):
