@@ -34,4 +34,6 @@ def get_session(app_name: str) -> "SparkSession":
         )
     spark.conf.set("spark.sql.session.timeZone", "UTC")  # naive times are read in the domain's zone, never in the machine's
     spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")  # a folder value stays as spelt
+    # an insert-only merge reads its source once, and needs no copy of it; Warehouse.upsert keeps one of its own
+    spark.conf.set("spark.databricks.delta.merge.materializeSource", "none")
     return spark

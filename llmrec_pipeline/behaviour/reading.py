@@ -159,18 +159,22 @@ def _lines(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) ->
     if not files:
         return spark.createDataFrame([], LINES_SCHEMA)
     if source.charset.lower().replace("_", "-") not in ("utf-8", "utf8") or source.multiline:
-        lines = _decoded(spark, source, files)
-    else:
-        valid, whole = F.is_valid_utf8("value"), F.col("whole")
-        value = F.when(whole.endswith("\r"), F.expr("left(whole, length(whole) - 1)")).otherwise(whole)
-        value = F.when(whole.startswith("\ufeff"), F.substring(value, 2, 2**30)).otherwise(value)
-        lines = spark.read.option("lineSep", "\n").option("recursiveFileLookup", "true").text(literal_paths(files))
-        lines = lines.select(
-            F.when(valid, F.col("value")).otherwise(F.make_valid_utf8("value")).alias("whole"),
-            F.col("_metadata.file_path").alias("_uri"),
-            F.when(~valid, F.lit("not utf-8")).alias(BROKEN),
-        ).select(value.alias(RAW), "_uri", BROKEN)
-    return lines.filter(F.trim(RAW) != "")
+        return _decoded(spark, source, files).filter(_has_content(RAW))
+    valid, whole = F.is_valid_utf8("value"), F.col("whole")
+    line = F.when(whole.endswith("\r"), F.expr("left(whole, length(whole) - 1)")).otherwise(whole)
+    line = F.when(whole.startswith("\ufeff"), F.substring(line, 2, 2**30)).otherwise(line)
+    raw = spark.read.option("lineSep", "\n").option("recursiveFileLookup", "true").text(literal_paths(files))
+    filled = raw.filter(_has_content("value")).select(
+        F.when(valid, F.col("value")).otherwise(F.make_valid_utf8("value")).alias("whole"),
+        F.col("_metadata.file_path").alias("_uri"),
+        F.when(~valid, F.lit("not utf-8")).alias(BROKEN),
+    )
+    return filled.select(line.alias(RAW), "_uri", BROKEN)
+
+
+def _has_content(line: str) -> Column:
+    """True where a line holds more than spaces, carriage returns and byte-order marks."""
+    return F.ltrim(F.col(line), F.lit(" \r\ufeff")) != ""
 
 
 def _decoded(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:

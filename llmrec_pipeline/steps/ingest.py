@@ -1,13 +1,14 @@
 """Raw files to `events`, `impressions`, `items` and `quarantine`, each record with one fate."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.items import catalogue_items, changed_items, derive_items, items_to_derive
 from llmrec_pipeline.behaviour.reading import BROKEN, read_records
 from llmrec_pipeline.errors import ConservationError
-from llmrec_pipeline.steps.delivery import Delivery, known_of, last_date, read_delivery
+from llmrec_pipeline.steps.delivery import Delivery, each_record_once, known_of, last_date, parse_delivery
 from llmrec_pipeline.steps.fates import print_fates
 from llmrec_pipeline.tracking import Run, console
 from llmrec_pipeline.warehouse import in_range, only_row
@@ -26,15 +27,19 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
     warehouse = run.warehouse
     tables = (*TABLES, "impressions") if run.settings.domain.lists else TABLES
     with run.stage("parse"):
-        delivery = read_delivery(run)
+        parsed = parse_delivery(run)
         warehouse.rebuilding.update(tables if rebuild else ())
-        warehouse.create(tables)
-        delivery.fates.known = known_of(run, delivery)
+        with ThreadPoolExecutor(1) as beside:
+            created = beside.submit(warehouse.create, tables)
+            delivery = each_record_once(run, parsed)
+        if "events" not in created.result():
+            delivery.fates.known = known_of(run, delivery)
         _count(run, delivery)
     in_step = _items_in_step(run)
-    with run.stage("write"):
+    with run.stage("write"), ThreadPoolExecutor(1) as beside:
+        written = beside.submit(_write_beside, run, delivery)
         _write_events(run, delivery)
-        _write_beside(run, delivery)
+        written.result()
     if run.counts["used"] or delivery.elements or run.settings.domain.items.source or rebuild or not in_step:
         with run.stage("items"):
             _write_items(run, delivery)
