@@ -92,6 +92,10 @@ class SourceConfig(FilesConfig):
     name: str = Field("log", description="source name; part of a record's identity")
     query: str | None = Field(None, description="one Spark SQL query over `tables`; its rows are the records")
     tables: dict[str, FilesConfig] = Field(default_factory=dict, description="name in `query` -> files")
+    redelivery: Literal["add", "replace"] = Field(
+        "add",
+        description="a day that is delivered again: add what is new, or replace the source's events of its dates by the delivery's",
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> "SourceConfig":
@@ -220,6 +224,8 @@ class DomainConfig(_Section):
                 raise ValueError(
                     f"{key}: {expression!r} ends the whole job at the first value that does not fit; write try_{found[1].lower()}(...) instead"
                 )
+        if self.lists and self.source.redelivery == "replace":
+            raise ValueError("source.redelivery is replace, but lists hold the behaviours; their elements can only be added")
         for name, listed in self.lists.items():
             if listed.into == "events" and listed.event_type is None:
                 raise ValueError(f"lists.{name} becomes events, but has no event_type")

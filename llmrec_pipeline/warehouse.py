@@ -173,24 +173,23 @@ class Warehouse:
         return int(only_row(metrics)["num_inserted_rows"])
 
     @_retry_conflicts
-    def upsert(self, name: str, rows: DataFrame, predicate: str = "true", delete: str | None = None) -> None:
-        """Replaces rows of equal key and inserts the others, in one commit.
+    def upsert(self, name: str, rows: DataFrame, predicate: str = "true", delete: str | None = None) -> int:
+        """Replaces rows of equal key and inserts the others, in one commit; returns how many were inserted.
 
         Args:
             delete: name of a boolean column of `rows`; where true the target's row is removed. It is not written.
         """
         if name in self.rebuilding:
-            self._replace(name, rows.filter(f"NOT {delete}").drop(delete) if delete else rows)
-            return
+            return self._replace(name, rows.filter(f"NOT {delete}").drop(delete) if delete else rows)
         condition = " AND ".join([f"({predicate})", *(f"t.{key} = s.{key}" for key in TABLES[name].key)])
         values: dict[str, str | Column] = {column: f"s.{column}" for column in TABLES[name].column_names}
         held = rows.localCheckpoint()  # this merge reads its source twice, and must read the same
         merge = DeltaTable.forPath(self.spark, self.path(name)).alias("t").merge(held.alias("s"), condition)
         if delete:
-            merge = merge.whenMatchedDelete(f"s.{delete}").whenMatchedUpdate(set=values)
-            merge.whenNotMatchedInsert(f"NOT s.{delete}", values=values).execute()
-        else:
-            merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(values=values).execute()
+            merge = merge.whenMatchedDelete(f"s.{delete}")
+        condition = f"NOT s.{delete}" if delete else "true"
+        metrics = merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(condition, values=values).execute()
+        return int(only_row(metrics)["num_inserted_rows"])
 
     def _replace(self, name: str, rows: DataFrame) -> int:
         """Replaces a table that is being rebuilt; the new mapping is noted last, so that a killed rebuild is asked for again."""

@@ -3,11 +3,13 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.items import catalogue_items, changed_items, derive_items, items_to_derive
 from llmrec_pipeline.behaviour.reading import BROKEN, read_records
 from llmrec_pipeline.errors import ConservationError
+from llmrec_pipeline.steps.corrections import outdated_events, replace_events
 from llmrec_pipeline.steps.delivery import Delivery, each_record_once, known_of, last_date, parse_delivery
 from llmrec_pipeline.steps.fates import print_fates
 from llmrec_pipeline.tracking import Run, console
@@ -35,14 +37,15 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         if "events" not in created.result():
             delivery.fates.known = known_of(run, delivery)
         _count(run, delivery)
+        gone = outdated_events(run, delivery)
     in_step = _items_in_step(run)
     with run.stage("write"), ThreadPoolExecutor(1) as beside:
         written = beside.submit(_write_beside, run, delivery)
-        _write_events(run, delivery)
+        _write_events(run, delivery, gone)
         written.result()
-    if run.counts["used"] or delivery.elements or run.settings.domain.items.source or rebuild or not in_step:
+    if run.counts["used"] or gone or delivery.elements or run.settings.domain.items.source or rebuild or not in_step:
         with run.stage("items"):
-            _write_items(run, delivery)
+            _write_items(run, delivery, touched_items(run, delivery, gone, in_step=in_step))
     print_fates(console, delivery)
     run.wrote(*tables)
 
@@ -74,13 +77,17 @@ def _count(run: Run, delivery: Delivery) -> None:
         log.info("ingest: skipped %s (%s)", file, reason)
 
 
-def _write_events(run: Run, delivery: Delivery) -> None:
+def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> None:
     """Commits the new events; what another run committed meanwhile is known, not used."""
     fates, lists = delivery.fates, bool(delivery.elements)
     new = run.counts["used"] if not lists else delivery.elements["elements_events"]
-    if fates.span is None or (not new and "events" not in run.warehouse.rebuilding):
+    if fates.span is None or (not new and not gone and "events" not in run.warehouse.rebuilding):
         return
-    inserted = run.warehouse.insert_new("events", delivery.events, in_range("event_date", *fates.span))
+    span = in_range("event_date", *fates.span)
+    if gone:
+        inserted = replace_events(run, delivery, gone, span)
+    else:
+        inserted = run.warehouse.insert_new("events", delivery.events, span)
     if lists:
         run.counts["events_new"] = inserted
     elif inserted > new:
@@ -99,10 +106,20 @@ def _write_beside(run: Run, delivery: Delivery) -> None:
         run.counts["quarantined_new"] = warehouse.insert_new("quarantine", rows, "t.stage = 'ingest'")
 
 
-def _write_items(run: Run, delivery: Delivery) -> None:
+def touched_items(run: Run, delivery: Delivery, gone: DataFrame | None, *, in_step: bool) -> DataFrame:
+    """Ids of the items whose catalogue rows this run can change; all of them where a run that removed events did not end."""
+    known = run.warehouse.read("items")
+    touched = items_to_derive(delivery.events, known)
+    if gone:
+        touched = touched.union(gone.filter("item_id IS NOT NULL").select("item_id"))
+    if run.settings.domain.source.redelivery == "replace" and not in_step:
+        touched = touched.union(known.select("item_id"))
+    return touched.distinct()
+
+
+def _write_items(run: Run, delivery: Delivery, touched: DataFrame) -> None:
     domain, warehouse = run.settings.domain, run.warehouse
     known = warehouse.read("items")
-    touched = items_to_derive(delivery.events, known)
     listed = None
     if domain.items.source:
         records = read_records(run.spark, domain.items.source, domain.items.source.paths).rows.filter(F.col(BROKEN).isNull())

@@ -8,6 +8,7 @@ from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import in_range, only_row
 
 TABLES = ("texts", "user_sequences")
+GONE = "_gone"
 
 
 def textualise(run: Run, *, rebuild: bool = False) -> None:
@@ -25,23 +26,23 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
         run.counts["texts_new"] = warehouse.insert_new("texts", new)
     with run.stage("sequences"):
         textual = with_texts(events.filter(F.col("user_id").isNotNull()), described)
-        changed = _changed(textual, warehouse.read("user_sequences")).persist()
+        changed = _changed(textual, warehouse.read("user_sequences")).localCheckpoint()
         span = only_row(
             changed.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high"))
         )
         run.counts["sequences_changed"] = span["n"]
         if span["n"] or "user_sequences" in warehouse.rebuilding:
-            rows = user_sequences(
-                textual.join(changed, on=["user_id", "event_date"], how="left_semi"), run.settings.pipeline.seed
-            )
-            warehouse.upsert("user_sequences", rows, in_range("event_date", span["low"], span["high"]))
-        changed.unpersist()
+            whole = textual.join(changed, on=["user_id", "event_date"], how="left_semi")
+            rows = user_sequences(whole, run.settings.pipeline.seed).withColumn(GONE, F.lit(False))
+            rows = rows.unionByName(changed.filter(GONE), allowMissingColumns=True)
+            warehouse.upsert("user_sequences", rows, in_range("event_date", span["low"], span["high"]), delete=GONE)
     described.unpersist()
     run.wrote(*TABLES)
 
 
 def _changed(textual: DataFrame, sequences: DataFrame) -> DataFrame:
-    """Users and dates whose fingerprint is not the stored one."""
+    """Users and dates whose fingerprint is not the stored one; `_gone` where no event is left (a corrected day)."""
     stored = sequences.select("user_id", "event_date", F.col("fingerprint").alias("stored"))
-    compared = fingerprints(textual).join(stored, on=["user_id", "event_date"], how="left")
-    return compared.filter(~F.col("fingerprint").eqNullSafe(F.col("stored"))).select("user_id", "event_date")
+    compared = fingerprints(textual).join(stored, on=["user_id", "event_date"], how="full")
+    changed = compared.filter(~F.col("fingerprint").eqNullSafe(F.col("stored")))
+    return changed.select("user_id", "event_date", F.col("fingerprint").isNull().alias(GONE))
