@@ -82,7 +82,7 @@ QUARANTINE = Table(
     columns=(
         Column("quarantine_id", "string", "hash of (stage, source, raw, its occurrence among equal ones of a delivery)", True),
         Column("stage", "string", "ingest or encode", True),
-        Column("source", "string", "source name; encode: encoder_id", True),
+        Column("source", "string", "source name, with .items for its catalogue; encode: encoder_id", True),
         Column("reason", "string", "why it could not be used", True),
         Column("raw", "string", "the record as it came", True),
         Column("file", "string", "file that held it"),

@@ -7,8 +7,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.items import catalogue_items, changed_items, derive_items, items_to_derive
-from llmrec_pipeline.behaviour.reading import BROKEN, read_records
+from llmrec_pipeline.behaviour.values import text_of
 from llmrec_pipeline.errors import ConservationError
+from llmrec_pipeline.steps.catalogue import Catalogue, read_catalogue
 from llmrec_pipeline.steps.corrections import outdated_events, replace_events
 from llmrec_pipeline.steps.delivery import Delivery, each_record_once, known_of, last_date, parse_delivery
 from llmrec_pipeline.steps.fates import print_fates
@@ -29,7 +30,7 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
     warehouse = run.warehouse
     tables = (*TABLES, "impressions") if run.settings.domain.lists else TABLES
     with run.stage("parse"):
-        parsed = parse_delivery(run)
+        parsed, catalogue = parse_delivery(run), read_catalogue(run)
         warehouse.rebuilding.update(tables if rebuild else ())
         with ThreadPoolExecutor(1) as beside:
             created = beside.submit(warehouse.create, tables)
@@ -40,12 +41,12 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         gone = outdated_events(run, delivery)
     in_step = _items_in_step(run)
     with run.stage("write"), ThreadPoolExecutor(1) as beside:
-        written = beside.submit(_write_beside, run, delivery)
+        written = beside.submit(_write_beside, run, delivery, catalogue)
         _write_events(run, delivery, gone)
         written.result()
-    if run.counts["used"] or gone or delivery.elements or run.settings.domain.items.source or rebuild or not in_step:
+    if run.counts["used"] or gone or delivery.elements or catalogue or rebuild or not in_step:
         with run.stage("items"):
-            _write_items(run, delivery, touched_items(run, delivery, gone, in_step=in_step))
+            _write_items(run, delivery, catalogue, touched_items(run, delivery, gone, in_step=in_step))
     print_fates(console, delivery)
     run.wrote(*tables)
 
@@ -84,10 +85,8 @@ def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> None:
     if fates.span is None or (not new and not gone and "events" not in run.warehouse.rebuilding):
         return
     span = in_range("event_date", *fates.span)
-    if gone:
-        inserted = replace_events(run, delivery, gone, span)
-    else:
-        inserted = run.warehouse.insert_new("events", delivery.events, span)
+    insert = run.warehouse.insert_new
+    inserted = replace_events(run, delivery, gone, span) if gone else insert("events", delivery.events, span)
     if lists:
         run.counts["events_new"] = inserted
     elif inserted > new:
@@ -96,13 +95,19 @@ def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> None:
         run.counts |= {"used": inserted, "duplicates_known": fates.known + new - inserted}
 
 
-def _write_beside(run: Run, delivery: Delivery) -> None:
+def _write_beside(run: Run, delivery: Delivery, catalogue: Catalogue | None) -> None:
     warehouse = run.warehouse
     if delivery.elements.get("elements_impressions") or "impressions" in warehouse.rebuilding:
         run.counts["impressions_new"] = warehouse.insert_new("impressions", delivery.impressions)
-    bad = run.counts["quarantined"] + delivery.elements.get("elements_quarantined", 0)
-    if bad or "quarantine" in warehouse.rebuilding:
+    bad = [
+        run.counts["quarantined"],
+        delivery.elements.get("elements_quarantined", 0),
+        run.counts.get("catalogue_quarantined", 0),
+    ]
+    if any(bad) or "quarantine" in warehouse.rebuilding:
         rows = delivery.quarantine(run.settings.domain.source.name)
+        if catalogue:
+            rows = rows.unionByName(catalogue.quarantine)
         run.counts["quarantined_new"] = warehouse.insert_new("quarantine", rows, "t.stage = 'ingest'")
 
 
@@ -117,17 +122,16 @@ def touched_items(run: Run, delivery: Delivery, gone: DataFrame | None, *, in_st
     return touched.distinct()
 
 
-def _write_items(run: Run, delivery: Delivery, touched: DataFrame) -> None:
+def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, touched: DataFrame) -> None:
     domain, warehouse = run.settings.domain, run.warehouse
     known = warehouse.read("items")
     listed = None
-    if domain.items.source:
-        records = read_records(run.spark, domain.items.source, domain.items.source.paths).rows.filter(F.col(BROKEN).isNull())
-        listed = catalogue_items(
-            records, known, domain, str(delivery.fates.span[1]) if delivery.fates.span else last_date(run)
-        ).withColumn("_gone", F.lit(False))
-        ids = records.select(F.expr(domain.items.columns["item_id"]).cast("string").alias("item_id"))
-        touched = touched.join(ids, on="item_id", how="left_anti")
+    if catalogue:
+        delivered = str(delivery.fates.span[1]) if delivery.fates.span else last_date(run)
+        listed = catalogue_items(catalogue.rows, known, domain, delivered).withColumn("_gone", F.lit(False))
+        touched = touched.join(
+            catalogue.rows.select(text_of(domain.items.columns["item_id"]).alias("item_id")), on="item_id", how="left_anti"
+        )
     touched = touched.localCheckpoint()
     whole = warehouse.read("events").join(touched, on="item_id", how="left_semi")
     changes = changed_items(derive_items(whole, domain), known.join(touched, on="item_id", how="left_semi"))

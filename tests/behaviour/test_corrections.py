@@ -110,5 +110,5 @@ def test_lists_can_only_be_added(make_settings: Make) -> None:
         "lists": {"history": {"values": "split(history, ' ')", "event_type": "buy"}},
         "event_types": {"buy": {"target": True, "template": {"en": "bought"}}},
     }
-    with pytest.raises(ConfigError, match="source.redelivery is replace, but lists hold the behaviours"):
+    with pytest.raises(ConfigError, match=r"source\.redelivery is replace, but lists hold the behaviours"):
         make_settings(domain)
