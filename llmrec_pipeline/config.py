@@ -133,7 +133,10 @@ class EventTypeConfig(_Section):
     target: bool = Field(False, description="True: what the model learns to predict and evaluation counts (DESIGN 1.2)")
     aliases: tuple[str, ...] = Field((), description="other spellings of the type in the log; case never matters")
     weight: NonNegative = Field(1.0, description="weight in co-occurrence and own counts; 0: the type is context only")
-    needs_item: bool = Field(True, description="a record without item is quarantined")
+    needs_item: bool = Field(
+        True,
+        description="True: a record without item is quarantined; False: it is context, its text made of the record's own item fields",
+    )
     positive_price: bool = Field(False, description="a record whose price is missing or <= 0 is quarantined")
 
 
@@ -179,6 +182,11 @@ class DomainConfig(_Section):
         return tuple(name for name, kind in self.event_types.items() if kind.target)
 
     @property
+    def itemless(self) -> tuple[str, ...]:
+        """Types whose behaviours may have no item."""
+        return tuple(name for name, kind in self.event_types.items() if not kind.needs_item)
+
+    @property
     def language(self) -> str:
         return self.languages[0]
 
@@ -188,6 +196,7 @@ class DomainConfig(_Section):
         found = {f"columns.{name}": text for name, text in self.columns.items()}
         found |= {f"items.columns.{name}": text for name, text in self.items.columns.items()}
         found |= {f"quarantine_when.{name}": text for name, text in self.quarantine_when.items()}
+        found |= {"source.query": self.source.query} if self.source.query else {}
         for name, listed in self.lists.items():
             parts = {key: getattr(listed, key) for key in ("values", "item_id", "acted", "event_time")}
             found |= {f"lists.{name}.{key}": text for key, text in parts.items() if text}
@@ -238,6 +247,8 @@ class DomainConfig(_Section):
         for name, kind in self.event_types.items():
             if self.language not in kind.template:
                 raise ValueError(f"event type {name!r} has no template in {self.language!r}; it has {sorted(kind.template)}")
+            if kind.target and not kind.needs_item:
+                raise ValueError(f"event type {name!r} has target: true and needs_item: false; what is predicted is an item")
         return self
 
 
@@ -415,7 +426,7 @@ class Settings(_Section):
     def mapping_hash(self) -> str:
         """Hash of what decides how records become events, items and texts; where the files lie is no part of it."""
         mapping = self.domain.model_dump(mode="json")
-        for described in (mapping["source"], mapping["items"]["source"]):
+        for described in (mapping["source"], *mapping["source"]["tables"].values(), mapping["items"]["source"]):
             if described:
                 del described["path"]
         return hash_json({"domain": mapping, "seed": self.pipeline.seed})

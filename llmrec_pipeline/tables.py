@@ -155,7 +155,7 @@ USER_SEQUENCES = Table(
         Column("user_id", "string", "as spelt in the log", True),
         Column("event_date", "date", "date in the domain's zone", True),
         Column("steps", f"array<struct<{STEP_FIELDS}>>", "behaviours in time order; `step` numbers the steps of the date", True),
-        Column("text", "string", "the same as readable text, one step a line", True),
+        Column("text", "string", "the same as readable text, one behaviour a line", True),
         Column("n_steps", "int", "steps of the date", True),
         Column("fingerprint", "long", "order-free hash of the events and texts behind this row", True),
     ),

@@ -5,46 +5,69 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.items import with_validity
+from llmrec_pipeline.behaviour.items import price_band, with_validity
 from llmrec_pipeline.behaviour.templates import FIELDS, render
-from llmrec_pipeline.behaviour.values import hash128
+from llmrec_pipeline.behaviour.values import clean_text, hash128
 from llmrec_pipeline.config import DomainConfig
-from llmrec_pipeline.tables import TEXTS, USER_SEQUENCES
+from llmrec_pipeline.tables import ITEM_FIELDS, TEXTS, USER_SEQUENCES
 
 LAST = 2**31 - 1  # position of what lies in no list
 
 
-def item_texts(items: DataFrame, domain: DomainConfig) -> DataFrame:
-    """The sentence of every catalogue row under every event type: item_id, event_type, _since, valid_to, text, text_hash."""
+def item_texts(items: DataFrame, events: DataFrame, domain: DomainConfig) -> DataFrame:
+    """The sentence of every catalogue row under every event type: item_id, event_type, _since, valid_to, text, text_hash.
+
+    A type that needs no item has sentences only of those items that `events` hold with it: most such types never have one.
+    """
     valid = with_validity(items).select(*FIELDS, "_since", "valid_to")
-    parts = [
-        valid.select(
-            "item_id",
-            "_since",
-            "valid_to",
-            F.lit(name).alias("event_type"),
-            render(kind.template[domain.language], domain.max_text_chars).alias("text"),
-        )
-        for name, kind in domain.event_types.items()
-    ]
-    texts = reduce(DataFrame.unionByName, parts)
-    language = F.lit(domain.language).alias("language")
-    return texts.withColumn("text_hash", F.when(F.col("text").isNotNull(), hash128(language, F.col("text"))))
+    parts = []
+    for name, kind in domain.event_types.items():
+        met = events.filter((F.col("event_type") == name) & F.col("item_id").isNotNull()).select("item_id")
+        rows = valid if kind.needs_item else valid.join(met, on="item_id", how="left_semi")
+        text = render(kind.template[domain.language], domain.max_text_chars).alias("text")
+        parts.append(rows.select("item_id", "_since", "valid_to", F.lit(name).alias("event_type"), text))
+    return reduce(DataFrame.unionByName, parts).withColumn("text_hash", _text_hash(domain))
+
+
+def own_texts(events: DataFrame, domain: DomainConfig) -> DataFrame:
+    """Text and text_hash of each of a user's behaviours without item."""
+    context = events.filter(F.col("user_id").isNotNull() & F.col("item_id").isNull())
+    return context.select(_own_text(domain).alias("text")).withColumn("text_hash", _text_hash(domain))
+
+
+def _own_text(domain: DomainConfig) -> Column:
+    """The sentence of an event without item: its type's template, filled with what the record itself says and its price band."""
+    values = {name: clean_text(F.col("item_fields").getField(name)) for name in ITEM_FIELDS}
+    values |= {"price_band": price_band(F.col("price"), domain.items.price_edges), "item_id": F.col("item_id")}
+    sentences = {
+        name: render(domain.event_types[name].template[domain.language], domain.max_text_chars, values)
+        for name in domain.itemless
+    }
+    of_type = [F.when(F.col("event_type") == name, sentence) for name, sentence in sentences.items()]
+    return F.when(F.col("item_id").isNull(), F.coalesce(*of_type))
+
+
+def _text_hash(domain: DomainConfig) -> Column:
+    return F.when(F.col("text").isNotNull(), hash128(F.lit(domain.language), F.col("text")))
 
 
 def distinct_texts(described: DataFrame, domain: DomainConfig) -> DataFrame:
-    """Rows of `texts` for the sentences of `item_texts`."""
+    """Rows of `texts` for the sentences of `item_texts` or `own_texts`."""
     rows = described.filter(F.col("text").isNotNull()).select("text_hash", "text").distinct()
     return rows.withColumn("language", F.lit(domain.language)).select(*TEXTS.column_names)
 
 
-def with_texts(events: DataFrame, described: DataFrame) -> DataFrame:
-    """Events with the sentence of their item as of their date."""
+def with_texts(events: DataFrame, described: DataFrame, domain: DomainConfig) -> DataFrame:
+    """Events with the sentence of their item as of their date, or, where they have none, with their own."""
     e, d = events.alias("e"), described.alias("d")
     date = F.col("e.event_date")
     valid = (date >= F.col("d._since")) & (F.col("d.valid_to").isNull() | (date < F.col("d.valid_to")))
     match = (F.col("e.item_id") == F.col("d.item_id")) & (F.col("e.event_type") == F.col("d.event_type")) & valid
-    return e.join(d, on=match, how="left").select("e.*", "d.text", "d.text_hash")
+    textual = e.join(d, on=match, how="left").select("e.*", "d.text", "d.text_hash")
+    if not domain.itemless:
+        return textual
+    said = textual.withColumn("text", F.coalesce("text", _own_text(domain)))
+    return said.withColumn("text_hash", F.coalesce("text_hash", _text_hash(domain)))
 
 
 def fingerprints(textual: DataFrame) -> DataFrame:

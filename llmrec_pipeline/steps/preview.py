@@ -33,7 +33,7 @@ def preview(spark: SparkSession, settings: Settings, records: int) -> None:
 
 
 def first_events(spark: SparkSession, settings: Settings, n: int) -> tuple[DataFrame, DataFrame]:
-    """Events of the first `n` records with `text` (null: the item has none), and the records that have a reason."""
+    """Events of the first `n` records with `text` (null: there is none), and the records that have a reason."""
     domain = settings.domain
     records = read_records(spark, domain.source, domain.source.paths)
     check_mapping(records, domain)
@@ -59,4 +59,4 @@ def first_events(spark: SparkSession, settings: Settings, n: int) -> tuple[DataF
         nothing = spark.createDataFrame([], Warehouse(spark, settings.root, domain.name, settings.mapping_hash).schema("items"))
         known = catalogue_items(listed, nothing, domain, FAR)
         items = known.unionByName(items.join(known.select("item_id"), on="item_id", how="left_anti"))
-    return with_texts(good, item_texts(items, domain)), bad
+    return with_texts(good, item_texts(items, good, domain), domain), bad

@@ -125,9 +125,10 @@ class Ranker:
 
 
 def basis_of(scores: Scores, states: States) -> npt.NDArray[np.str_]:
-    """[U] what a list rests on: no_history, one_event, or joint."""
+    """[U] what a list rests on: no_history, one_event, or joint. Own counts know behaviours with an item only, steps all."""
     behaviours = np.zeros(states.n_users)
     np.add.at(behaviours, np.repeat(np.arange(states.n_users), np.diff(states.own.offsets)), states.own.total.sum(axis=1))
+    behaviours = np.maximum(behaviours, states.steps)
     return np.where(behaviours == 0, "no_history", np.where(behaviours == 1, "one_event", "joint"))
 
 

@@ -3,7 +3,14 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.sequences import distinct_texts, fingerprints, item_texts, user_sequences, with_texts
+from llmrec_pipeline.behaviour.sequences import (
+    distinct_texts,
+    fingerprints,
+    item_texts,
+    own_texts,
+    user_sequences,
+    with_texts,
+)
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import in_range, only_row
 
@@ -12,7 +19,7 @@ GONE = "_gone"
 
 
 def textualise(run: Run, *, rebuild: bool = False) -> None:
-    """Writes the sentence of every item under every event type, and the sequences whose events or texts changed.
+    """Writes the sentences of items under every event type and of behaviours without item, and the sequences that changed.
 
     What changed is found by comparing fingerprints: history enters only as a scan of keys (law 4).
     """
@@ -21,11 +28,14 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
     warehouse.rebuilding.update(TABLES if rebuild else ())
     warehouse.create(TABLES)
     with run.stage("texts"):
-        described = item_texts(items, domain).persist()
-        new = distinct_texts(described, domain).join(warehouse.read("texts"), on="text_hash", how="left_anti")
+        described = item_texts(items, events, domain).persist()
+        found = distinct_texts(described, domain)
+        if domain.itemless:
+            found = found.unionByName(distinct_texts(own_texts(events, domain), domain)).dropDuplicates(["text_hash"])
+        new = found.join(warehouse.read("texts"), on="text_hash", how="left_anti")
         run.counts["texts_new"] = warehouse.insert_new("texts", new)
     with run.stage("sequences"):
-        textual = with_texts(events.filter(F.col("user_id").isNotNull()), described)
+        textual = with_texts(events.filter(F.col("user_id").isNotNull()), described, domain)
         changed = _changed(textual, warehouse.read("user_sequences")).localCheckpoint()
         span = only_row(
             changed.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high"))
