@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from llmrec_pipeline.errors import PipelineError
@@ -16,15 +17,18 @@ def get_session(app_name: str) -> "SparkSession":
     """The running session, or a new one.
 
     Raises:
-        PipelineError: Spark runs without Delta, or could not start.
+        PipelineError: Java is missing, or Spark runs without Delta.
     """
     for chatty in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)  # errors reach the user as exceptions
     # torch's threads share the cores with the JVM: a thread that waits must sleep, not spin (18 times slower on two busy cores)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from pyspark.core.context import SparkContext
     from pyspark.sql import SparkSession
 
+    if SparkContext._gateway is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
+        _require_java()
     spark = SparkSession.builder.appName(app_name).getOrCreate()
     if DELTA_EXTENSION not in str(spark.conf.get("spark.sql.extensions", "")):
         raise PipelineError(
@@ -37,3 +41,12 @@ def get_session(app_name: str) -> "SparkSession":
     # an insert-only merge reads its source once, and needs no copy of it; Warehouse.upsert keeps one of its own
     spark.conf.set("spark.databricks.delta.merge.materializeSource", "none")
     return spark
+
+
+def _require_java() -> None:
+    home = os.environ.get("JAVA_HOME")
+    if shutil.which("java", path=f"{home}/bin" if home else None) is None:
+        raise PipelineError(
+            f"no Java was found ({f'JAVA_HOME is {home}' if home else 'PATH has none, JAVA_HOME is not set'}), expected Java 17 or newer; "
+            "install it (Debian: sudo apt-get install openjdk-17-jre-headless)"
+        )

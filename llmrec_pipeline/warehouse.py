@@ -3,6 +3,7 @@
 Every write is one Delta commit, made only when it changes a row: running a job again commits nothing.
 """
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -72,6 +73,8 @@ class Warehouse:
         if missing:
             self._create(TABLES[name])
         self._check_owner(TABLES[name])
+        if not missing:
+            self.read(name)  # checks its columns
         return missing
 
     def _create(self, table: Table) -> None:
@@ -87,8 +90,7 @@ class Warehouse:
             builder.execute()
 
     def _check_owner(self, table: Table) -> None:
-        rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{self.path(table.name)}`").collect()
-        properties = {row["key"]: row["value"] for row in rows}
+        properties = self._properties(table.name)
         owner = properties.get("llmrec.domain")
         if owner != self.domain:
             raise TableError(
@@ -100,6 +102,18 @@ class Warehouse:
                 f"table {self.path(table.name)} was made by another mapping or template of domain {self.domain!r} "
                 f"(hash {mapping}, now {self.mapping_hash}); run ingest with --rebuild to read the sources again, or undo the change in the YAML"
             )
+
+    def _properties(self, name: str) -> dict[str, str]:
+        try:
+            rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{self.path(name)}`").collect()
+        except Exception as error:  # Delta raises several unrelated classes for a table that it is too old to read
+            if not re.search("(?i)protocol|unsupported.?(table)?.?feature", str(error)):
+                raise
+            raise TableError(
+                f"table {self.path(name)} was written by a newer Delta than this one: {str(error).splitlines()[0]}; "
+                "use the version that wrote it, or name another --set warehouse=..."
+            ) from None
+        return {row["key"]: row["value"] for row in rows}
 
     def _detail(self, name: str) -> dict[str, Any]:
         return only_row(DeltaTable.forPath(self.spark, self.path(name)).detail()).asDict()
@@ -131,7 +145,8 @@ class Warehouse:
         ]
         if problems:
             raise TableError(
-                f"table {name}: {'; '.join(problems)}; it was written by another version of this project, or by hand"
+                f"table {self.path(name)}: {'; '.join(problems)}; it was written by another version of this project, or by hand: "
+                "use that version, or name another --set warehouse=..."
             )
 
     def version(self, name: str) -> int:
