@@ -39,12 +39,13 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
             delivery.fates.known = known_of(run, delivery)
         _count(run, delivery)
         gone = outdated_events(run, delivery)
-    in_step = _items_in_step(run)
+    moved = bool(run.counts["used"] or gone or delivery.elements or catalogue or rebuild)
+    in_step = _items_in_step(run) if not moved or run.settings.domain.source.redelivery == "replace" else True
     with run.stage("write"), ThreadPoolExecutor(1) as beside:
         written = beside.submit(_write_beside, run, delivery, catalogue)
         _write_events(run, delivery, gone)
         written.result()
-    if run.counts["used"] or gone or delivery.elements or catalogue or rebuild or not in_step:
+    if moved or not in_step:
         with run.stage("items"):
             _write_items(run, delivery, catalogue, touched_items(run, delivery, gone, in_step=in_step))
     print_fates(console, delivery)
