@@ -88,8 +88,8 @@ def households(**more: Any) -> dict[str, Any]:
     return {"name": "shop", "source": source, "columns": columns, "event_types": kinds} | more
 
 
-def metric(run: Run, model: str, name: str, k: int) -> tuple[float, int]:
-    rows = read(run, "evaluation").filter((pl.col("slice") == "all") & (pl.col("k") == k))
+def metric(run: Run, model: str, name: str, k: int, of: str = "all") -> tuple[float, int]:
+    rows = read(run, "evaluation").filter((pl.col("slice") == of) & (pl.col("k") == k))
     row = rows.filter((pl.col("model") == model) & (pl.col("metric") == name)).row(0, named=True)
     return row["value"], row["n"]
 
@@ -107,7 +107,9 @@ def test_21_one_key_masks_known_items_for_all_models_alike(make_settings: Make, 
     if repeats:
         assert set(hits.values()) == {1.0}  # 8 candidates, 10 places
         assert metric(runs["evaluate"], "own_decayed", "hr", 3)[0] == 0.5  # the three that a household knows: 6 of 12
-        assert {metric(runs["evaluate"], model, "first_time_hr", 5) for model in models} == {(1.0, 6)}  # 5 candidates, 5 places
+        assert {metric(runs["evaluate"], model, "hr", 5, "first_time") for model in models} == {
+            (1.0, 6)
+        }  # 5 candidates, 5 places
     else:
         assert set(hits.values()) == {0.5}  # the 6 new ones, of 12 households: those that bought again cannot be hit
     lists = read(runs["recommend"], "recommendations").group_by("user_id").agg("item_id")
