@@ -99,7 +99,8 @@ def test_where_items_do_not_repeat_known_targets_are_dropped_and_counted(
     steps = [[(0, 0)], [(0, 0), (1, 0)], [(2, 0)]]
     histories = histories_of({f"u{user}": [(float(100 + 25 * k), step) for k, step in enumerate(steps)] for user in range(5)})
     trained = fit(histories, catalogue, text, repeats=False)
-    assert trained.report == {"examples": 10, "targets": 10, "dropped_unknown": 0, "dropped_new": 0, "dropped_masked": 5}
+    counts = {"examples": 10, "examples_next": 5, "targets": 10}
+    assert trained.report == counts | {"dropped_unknown": 0, "dropped_new": 0, "dropped_masked": 5}
     assert trained.epochs[-1]["loss"] < np.log(N_ITEMS)
 
 
