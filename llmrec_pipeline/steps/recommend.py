@@ -216,7 +216,7 @@ def _publish(run: Run, missing: list[str], lists: DataFrame, head: Head, scorer:
         recommend_config = run.settings.pipeline.recommend
         ranker = Ranker(scorer, dataset.titles, recommend_config.top_k, run.settings.pipeline.seed)
         nobody = ranker.lists(States.empty(np.array(["all"]), scorer.model.layout))
-        rows = run.spark.createDataFrame(nobody, LIST_SCHEMA)
+        rows = run.spark.createDataFrame(nobody, LIST_SCHEMA).filter(F.col("rank") > 0)
         versions = lists.select("head_version", "list_id", "as_of").limit(1)
         default = rows.withColumnRenamed("user_id", "segment").drop("list_id").crossJoin(versions)
         warehouse.overwrite("default_recommendations", default.select(*DEFAULT_RECOMMENDATIONS.column_names))
