@@ -39,6 +39,11 @@ class FilesConfig(Section):
         return (self.path,) if isinstance(self.path, str) else self.path
 
     @property
+    def by_day(self) -> bool:
+        """True where a path holds `{day}`, which stands for the day that the run names."""
+        return any("{day}" in path for path in self.paths)
+
+    @property
     def separator(self) -> str:
         return self.delimiter or ("\t" if self.format == "tsv" else ",")
 

@@ -21,7 +21,7 @@ def outdated_events(run: Run, delivery: Delivery) -> DataFrame | None:
     if source.redelivery == "add" or span is None or new_table or delivery.records.damaged:
         return None
     dates = delivery.events.select("event_date").distinct()
-    if any("{day}" in path for path in source.paths):
+    if source.by_day:
         dates = dates.filter(F.col("event_date") == F.lit(run.settings.pipeline.day))
     stored = run.warehouse.read("events").alias("t").filter(in_range("event_date", *span)).filter(F.col("source") == source.name)
     gone = stored.join(F.broadcast(dates), on="event_date", how="left_semi")

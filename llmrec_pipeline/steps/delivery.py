@@ -81,16 +81,15 @@ class Delivery:
 def source_paths(run: Run) -> tuple[str, ...]:
     """The paths to read: `{day}` in one stands for the day that the run names."""
     source, day = run.settings.domain.source, run.settings.pipeline.day
-    paths = source.paths
-    if any("{day}" in path for path in paths) and not day:
+    if source.by_day and not day:
         raise ConfigError(f"source.path {source.path!r} holds {{day}}, but the run names no day; pass --day YYYY-MM-DD")
-    return tuple(path.replace("{day}", day or "") for path in paths)
+    return tuple(path.replace("{day}", day or "") for path in source.paths)
 
 
 def last_date(run: Run) -> str:
     """The last date that is not in the future: the delivered day, or else tomorrow by the clock (zones ahead of it)."""
     day = run.settings.pipeline.day
-    if day and any("{day}" in path for path in run.settings.domain.source.paths):
+    if day and run.settings.domain.source.by_day:
         return day
     return (date.today() + timedelta(days=1)).isoformat()
 
