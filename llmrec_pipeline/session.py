@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from llmrec_pipeline.errors import PipelineError
@@ -16,7 +17,7 @@ def get_session(app_name: str) -> "SparkSession":
     """The running session, or a new one.
 
     Raises:
-        PipelineError: Spark runs without Delta, or could not start.
+        PipelineError: Spark runs without Delta, or there is no Java.
     """
     for chatty in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)  # errors reach the user as exceptions
@@ -25,6 +26,7 @@ def get_session(app_name: str) -> "SparkSession":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from pyspark.sql import SparkSession
 
+    _require_java()
     spark = SparkSession.builder.appName(app_name).getOrCreate()
     if DELTA_EXTENSION not in str(spark.conf.get("spark.sql.extensions", "")):
         raise PipelineError(
@@ -35,3 +37,16 @@ def get_session(app_name: str) -> "SparkSession":
     spark.conf.set("spark.sql.session.timeZone", "UTC")  # naive times are read in the domain's zone, never in the machine's
     spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")  # a folder value stays as spelt
     return spark
+
+
+def _require_java() -> None:
+    """Says what to install before PySpark's launcher fails for want of it; under spark-submit Java runs already."""
+    from pyspark import SparkContext
+
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else "java"
+    if SparkContext._gateway is None and "PYSPARK_GATEWAY_PORT" not in os.environ and shutil.which(java) is None:
+        raise PipelineError(
+            f"{java!r} was not found, Spark needs Java 17 or newer; install it (Debian: sudo apt-get install openjdk-17-jre-headless), "
+            "or let JAVA_HOME name its folder"
+        )
