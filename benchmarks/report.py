@@ -5,9 +5,13 @@ import json
 import math
 import platform
 import subprocess
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +49,38 @@ def figure(name: str, value: float, unit: str, better: str, bar: float | None, a
         "holds": holds,
         "note": note,
     }
+
+
+@dataclass
+class Watched:
+    """A command that has ended: how, how long it took, and the most memory that it held (GiB) by what held it."""
+
+    code: int
+    seconds: float
+    peak_gib: dict[str, float]
+
+
+def watched(*command: str, log: Path | None = None) -> Watched:
+    """Runs a command in the repository's root; its output goes to `log`, or through."""
+    began, peaks = time.perf_counter(), {"jvm": 0.0, "python": 0.0, "workers": 0.0, "all": 0.0}
+    with log.open("wb") if log else nullcontext() as out, psutil.Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
+        while process.poll() is None:
+            for name, held in _resident(process).items():
+                peaks[name] = max(peaks[name], held / 2**30)
+            time.sleep(0.5)
+    return Watched(process.returncode, time.perf_counter() - began, peaks)
+
+
+def _resident(process: psutil.Process) -> dict[str, int]:
+    """Bytes held by the driver's Python, its JVM and the Python workers; pages that processes share are split among them (PSS)."""
+    held = {"jvm": 0, "python": 0, "workers": 0}
+    for one in (process, *process.children(recursive=True)):
+        try:
+            kind = "jvm" if one.name() == "java" else "workers" if "pyspark.daemon" in one.cmdline() else "python"
+            held[kind] += one.memory_full_info().pss
+        except psutil.Error:  # it has ended meanwhile
+            continue
+    return held | {"all": sum(held.values())}
 
 
 def show(rows: list[dict[str, Any]]) -> None:

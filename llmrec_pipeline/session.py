@@ -17,16 +17,18 @@ def get_session(app_name: str) -> "SparkSession":
     """The running session, or a new one.
 
     Raises:
-        PipelineError: Spark runs without Delta, or there is no Java.
+        PipelineError: Java is missing, or Spark runs without Delta.
     """
     for chatty in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)  # errors reach the user as exceptions
     # torch's threads share the cores with the JVM: a thread that waits must sleep, not spin (18 times slower on two busy cores)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from pyspark.core.context import SparkContext
     from pyspark.sql import SparkSession
 
-    _require_java()
+    if SparkContext._gateway is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
+        _require_java()
     spark = SparkSession.builder.appName(app_name).getOrCreate()
     if DELTA_EXTENSION not in str(spark.conf.get("spark.sql.extensions", "")):
         raise PipelineError(
@@ -36,17 +38,15 @@ def get_session(app_name: str) -> "SparkSession":
         )
     spark.conf.set("spark.sql.session.timeZone", "UTC")  # naive times are read in the domain's zone, never in the machine's
     spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")  # a folder value stays as spelt
+    # an insert-only merge reads its source once, and needs no copy of it; Warehouse.upsert keeps one of its own
+    spark.conf.set("spark.databricks.delta.merge.materializeSource", "none")
     return spark
 
 
 def _require_java() -> None:
-    """Says what to install before PySpark's launcher fails for want of it; under spark-submit Java runs already."""
-    from pyspark import SparkContext
-
     home = os.environ.get("JAVA_HOME")
-    java = os.path.join(home, "bin", "java") if home else "java"
-    if SparkContext._gateway is None and "PYSPARK_GATEWAY_PORT" not in os.environ and shutil.which(java) is None:
+    if shutil.which("java", path=f"{home}/bin" if home else None) is None:
         raise PipelineError(
-            f"{java!r} was not found, Spark needs Java 17 or newer; install it (Debian: sudo apt-get install openjdk-17-jre-headless), "
-            "or let JAVA_HOME name its folder"
+            f"no Java was found ({f'JAVA_HOME is {home}' if home else 'PATH has none, JAVA_HOME is not set'}), expected Java 17 or newer; "
+            "install it (Debian: sudo apt-get install openjdk-17-jre-headless)"
         )

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -76,8 +77,8 @@ class Run:
 
     def wrote(self, *names: str) -> None:
         """Notes the Delta versions of tables that this run may have written."""
-        for name in names:
-            self.outputs[name] = self.warehouse.version(name)
+        with ThreadPoolExecutor(len(names)) as pool:
+            self.outputs |= dict(zip(names, pool.map(self.warehouse.version, names), strict=True))
 
     def record(self, status: str, error: str | None = None) -> None:
         """Appends the run's row to job_runs."""

@@ -3,7 +3,9 @@
 Every write is one Delta commit, made only when it changes a row: running a job again commits nothing.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +33,6 @@ _retry_conflicts = retry(
     wait=wait_random_exponential(multiplier=0.2, max=10),
     reraise=True,
 )
-MATERIALISE = "spark.databricks.delta.merge.materializeSource"
 CHANGING = ("WRITE", "MERGE", "DELETE", "UPDATE", "CREATE TABLE AS SELECT", "REPLACE TABLE AS SELECT", "RESTORE")
 
 
@@ -58,16 +59,23 @@ class Warehouse:
         assert isinstance(parsed, StructType)  # the DDL of several columns is always one
         return parsed
 
-    def create(self, names: Iterable[str]) -> None:
-        """Creates the missing ones of the named tables, and checks that the others are this domain's.
+    def create(self, names: Sequence[str]) -> set[str]:
+        """Creates the missing ones of the named tables, and checks that the others are this domain's; returns those it created.
 
         Raises:
             TableError: a table belongs to another domain, or was made by another mapping.
         """
-        for name in names:
-            if not self.exists(name):
-                self._create(TABLES[name])
-            self._check_owner(TABLES[name])
+        with ThreadPoolExecutor(len(names)) as pool:  # the driver waits for the file system most of the time
+            return {name for name, created in zip(names, pool.map(self._make_ready, names), strict=True) if created}
+
+    def _make_ready(self, name: str) -> bool:
+        missing = not self.exists(name)
+        if missing:
+            self._create(TABLES[name])
+        self._check_owner(TABLES[name])
+        if not missing:
+            self.read(name)  # checks its columns
+        return missing
 
     def _create(self, table: Table) -> None:
         builder = DeltaTable.createIfNotExists(self.spark).location(self.path(table.name)).addColumns(self.schema(table.name))
@@ -76,13 +84,13 @@ class Warehouse:
             builder = builder.property("llmrec.mapping", self.mapping_hash)
         for rule, condition in table.constraints.items():
             builder = builder.property(f"delta.constraints.{rule}", condition)
-        if table.cluster_by:
-            builder = builder.clusterBy(*table.cluster_by)
+        if table.cluster_by:  # statistics of other columns would skip no file, and cost a quarter of a write
+            builder = builder.clusterBy(*table.cluster_by).property("delta.dataSkippingStatsColumns", ",".join(table.cluster_by))
         with suppress(ProtocolChangedException):  # another job created it meanwhile
             builder.execute()
 
     def _check_owner(self, table: Table) -> None:
-        properties = self._detail(table.name)["properties"]
+        properties = self._properties(table.name)
         owner = properties.get("llmrec.domain")
         if owner != self.domain:
             raise TableError(
@@ -94,6 +102,18 @@ class Warehouse:
                 f"table {self.path(table.name)} was made by another mapping or template of domain {self.domain!r} "
                 f"(hash {mapping}, now {self.mapping_hash}); run ingest with --rebuild to read the sources again, or undo the change in the YAML"
             )
+
+    def _properties(self, name: str) -> dict[str, str]:
+        try:
+            rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{self.path(name)}`").collect()
+        except Exception as error:  # Delta raises several unrelated classes for a table that it is too old to read
+            if not re.search("(?i)protocol|unsupported.?(table)?.?feature", str(error)):
+                raise
+            raise TableError(
+                f"table {self.path(name)} was written by a newer Delta than this one: {str(error).splitlines()[0]}; "
+                "use the version that wrote it, or name another --set warehouse=..."
+            ) from None
+        return {row["key"]: row["value"] for row in rows}
 
     def _detail(self, name: str) -> dict[str, Any]:
         return only_row(DeltaTable.forPath(self.spark, self.path(name)).detail()).asDict()
@@ -125,7 +145,8 @@ class Warehouse:
         ]
         if problems:
             raise TableError(
-                f"table {name}: {'; '.join(problems)}; it was written by another version of this project, or by hand"
+                f"table {self.path(name)}: {'; '.join(problems)}; it was written by another version of this project, or by hand: "
+                "use that version, or name another --set warehouse=..."
             )
 
     def version(self, name: str) -> int:
@@ -163,31 +184,27 @@ class Warehouse:
             return self._replace(name, rows)
         condition = " AND ".join([f"({predicate})", *(f"t.{key} = s.{key}" for key in TABLES[name].key)])
         target = DeltaTable.forPath(self.spark, self.path(name))
-        self.spark.conf.set(MATERIALISE, "none")  # an insert-only merge reads its source once: no copy of it is needed
-        try:
-            metrics = target.alias("t").merge(rows.alias("s"), condition).whenNotMatchedInsertAll().execute()
-        finally:
-            self.spark.conf.unset(MATERIALISE)
+        metrics = target.alias("t").merge(rows.alias("s"), condition).whenNotMatchedInsertAll().execute()
         return int(only_row(metrics)["num_inserted_rows"])
 
     @_retry_conflicts
-    def upsert(self, name: str, rows: DataFrame, predicate: str = "true", delete: str | None = None) -> None:
-        """Replaces rows of equal key and inserts the others, in one commit.
+    def upsert(self, name: str, rows: DataFrame, predicate: str = "true", delete: str | None = None) -> int:
+        """Replaces rows of equal key and inserts the others, in one commit; returns how many were inserted.
 
         Args:
             delete: name of a boolean column of `rows`; where true the target's row is removed. It is not written.
         """
         if name in self.rebuilding:
-            self._replace(name, rows.filter(f"NOT {delete}").drop(delete) if delete else rows)
-            return
+            return self._replace(name, rows.filter(f"NOT {delete}").drop(delete) if delete else rows)
         condition = " AND ".join([f"({predicate})", *(f"t.{key} = s.{key}" for key in TABLES[name].key)])
         values: dict[str, str | Column] = {column: f"s.{column}" for column in TABLES[name].column_names}
-        merge = DeltaTable.forPath(self.spark, self.path(name)).alias("t").merge(rows.alias("s"), condition)
+        held = rows.localCheckpoint()  # this merge reads its source twice, and must read the same
+        merge = DeltaTable.forPath(self.spark, self.path(name)).alias("t").merge(held.alias("s"), condition)
         if delete:
-            merge = merge.whenMatchedDelete(f"s.{delete}").whenMatchedUpdate(set=values)
-            merge.whenNotMatchedInsert(f"NOT s.{delete}", values=values).execute()
-        else:
-            merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(values=values).execute()
+            merge = merge.whenMatchedDelete(f"s.{delete}")
+        condition = f"NOT s.{delete}" if delete else "true"
+        metrics = merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(condition, values=values).execute()
+        return int(only_row(metrics)["num_inserted_rows"])
 
     def _replace(self, name: str, rows: DataFrame) -> int:
         """Replaces a table that is being rebuilt; the new mapping is noted last, so that a killed rebuild is asked for again."""

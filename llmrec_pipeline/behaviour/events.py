@@ -44,15 +44,16 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
     plain |= {f"quarantine_when.{k}": v for k, v in domain.quarantine_when.items()}
     plain |= {f"lists.{name}.values": listed.values for name, listed in domain.lists.items()}
     for key, expression in plain.items():
-        _check(records.rows, key, expression, known)
+        check_expression(records.rows, key, expression, known)
     elements = records.rows.withColumns({VALUE: F.lit(""), PLACE: F.lit(0)})
     for name, listed in domain.lists.items():
         for key in ("item_id", "acted", "event_time"):
             if getattr(listed, key):
-                _check(elements, f"lists.{name}.{key}", getattr(listed, key), [*known, VALUE])
+                check_expression(elements, f"lists.{name}.{key}", getattr(listed, key), [*known, VALUE])
 
 
-def _check(rows: DataFrame, key: str, expression: str, known: list[str]) -> None:
+def check_expression(rows: DataFrame, key: str, expression: str, known: list[str]) -> None:
+    """Raises InputError when a piece of the domain's SQL does not resolve against the columns of `rows`."""
     try:
         rows.select(F.expr(expression))
     except Exception as error:  # Spark raises several unrelated classes here

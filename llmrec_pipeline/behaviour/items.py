@@ -5,7 +5,7 @@ from itertools import pairwise
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.values import clean_text, parse_number
+from llmrec_pipeline.behaviour.values import clean_text, has_text, parse_number
 from llmrec_pipeline.config import DomainConfig
 from llmrec_pipeline.tables import ITEM_FIELDS, ITEMS
 
@@ -28,17 +28,15 @@ def derive_items(events: DataFrame, domain: DomainConfig) -> DataFrame:
     One row from the item's first date on; where nobody named it that day, a second one from the first date that has a title.
     A title is the most frequent spelling of its date, ties going to the first in order of spelling.
     """
-    fields = {name: clean_text(F.col("item_fields").getField(name)) for name in ITEM_FIELDS}
-    behaviours = events.filter(F.col("item_id").isNotNull()).select(
-        "item_id", "event_date", "price", *[c.alias(n) for n, c in fields.items()]
-    )
+    behaviours = events.filter(F.col("item_id").isNotNull()).select("item_id", "event_date", "price", "item_fields")
     dates = behaviours.groupBy("item_id").agg(
         F.min("event_date").alias("first_seen"),
-        F.min(F.when(F.col("title").isNotNull(), F.col("event_date"))).alias("_titled"),
+        F.min(F.when(has_text(F.col("item_fields.title")), F.col("event_date"))).alias("_titled"),
     )
     starts = F.array_distinct(F.array_compact(F.array("first_seen", "_titled")))
     rows = dates.select("item_id", "first_seen", F.explode(starts).alias("valid_from"))
-    described = behaviours.withColumnRenamed("event_date", "valid_from").join(rows, on=["item_id", "valid_from"], how="inner")
+    first = behaviours.withColumnRenamed("event_date", "valid_from").join(rows, on=["item_id", "valid_from"], how="inner")
+    described = first.withColumns({name: clean_text(F.col("item_fields").getField(name)) for name in ITEM_FIELDS})
     modes = [F.mode(name, deterministic=True).alias(name) for name in ITEM_FIELDS]
     price = F.median(F.when(F.col("price") > 0, F.col("price"))).alias("price")
     grouped = described.groupBy("item_id", "valid_from").agg(*modes, price, F.first("first_seen").alias("first_seen"))

@@ -5,7 +5,7 @@ Text formats are read by lines and parsed by `from_csv` / `from_json`, so that l
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import pyarrow as pa
@@ -38,6 +38,7 @@ class Records:
         files: what the numbers in `_file` stand for.
         headers: header lines that belong to no record, one for each file that has one.
         skipped: files that were found and not read, with the reason.
+        damaged: a file could not be read to its end, and is one broken record.
     """
 
     rows: DataFrame
@@ -45,6 +46,7 @@ class Records:
     files: tuple[str, ...]
     headers: int
     skipped: dict[str, str]
+    damaged: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -68,7 +70,7 @@ def read_records(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...
         ) from None
     words = ["", *source.missing]
     present = {name: F.when(~F.trim(F.col(f"`{name}`")).isin(words), F.col(f"`{name}`")) for name in records.columns}
-    return Records(records.rows.withColumns(present), records.units, records.files, records.headers, records.skipped)
+    return replace(records, rows=records.rows.withColumns(present))
 
 
 def _read_files(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]) -> Records:
@@ -87,7 +89,7 @@ def _read_files(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]
     if whole is not None:
         whole = _with_file(spark, whole, files)
         rows, units = rows.unionByName(whole, allowMissingColumns=True), units.unionByName(whole.select(FILE))
-    return Records(rows, units, tuple(file.path for file in files), headers, listing.skipped)
+    return Records(rows, units, tuple(file.path for file in files), headers, listing.skipped, bool(listing.damaged))
 
 
 def _damaged_rows(spark: SparkSession, listing: Listing) -> DataFrame | None:
@@ -151,7 +153,7 @@ def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
         rows = rows.unionByName(broken, allowMissingColumns=True)
         units = units.unionByName(broken.select(FILE))
         files, headers, skipped = (*files, *part.files), headers + part.headers, skipped | part.skipped
-    return Records(rows, units, files, headers, skipped)
+    return Records(rows, units, files, headers, skipped, any(part.damaged for part in parts.values()))
 
 
 def _lines(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:
@@ -159,18 +161,22 @@ def _lines(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) ->
     if not files:
         return spark.createDataFrame([], LINES_SCHEMA)
     if source.charset.lower().replace("_", "-") not in ("utf-8", "utf8") or source.multiline:
-        lines = _decoded(spark, source, files)
-    else:
-        valid, whole = F.is_valid_utf8("value"), F.col("whole")
-        value = F.when(whole.endswith("\r"), F.expr("left(whole, length(whole) - 1)")).otherwise(whole)
-        value = F.when(whole.startswith("\ufeff"), F.substring(value, 2, 2**30)).otherwise(value)
-        lines = spark.read.option("lineSep", "\n").option("recursiveFileLookup", "true").text(literal_paths(files))
-        lines = lines.select(
-            F.when(valid, F.col("value")).otherwise(F.make_valid_utf8("value")).alias("whole"),
-            F.col("_metadata.file_path").alias("_uri"),
-            F.when(~valid, F.lit("not utf-8")).alias(BROKEN),
-        ).select(value.alias(RAW), "_uri", BROKEN)
-    return lines.filter(F.trim(RAW) != "")
+        return _decoded(spark, source, files).filter(_has_content(RAW))
+    valid, whole = F.is_valid_utf8("value"), F.col("whole")
+    line = F.when(whole.endswith("\r"), F.expr("left(whole, length(whole) - 1)")).otherwise(whole)
+    line = F.when(whole.startswith("\ufeff"), F.substring(line, 2, 2**30)).otherwise(line)
+    raw = spark.read.option("lineSep", "\n").option("recursiveFileLookup", "true").text(literal_paths(files))
+    filled = raw.filter(_has_content("value")).select(
+        F.when(valid, F.col("value")).otherwise(F.make_valid_utf8("value")).alias("whole"),
+        F.col("_metadata.file_path").alias("_uri"),
+        F.when(~valid, F.lit("not utf-8")).alias(BROKEN),
+    )
+    return filled.select(line.alias(RAW), "_uri", BROKEN)
+
+
+def _has_content(line: str) -> Column:
+    """True where a line holds more than spaces, carriage returns and byte-order marks."""
+    return F.ltrim(F.col(line), F.lit(" \r\ufeff")) != ""
 
 
 def _decoded(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:

@@ -3,11 +3,14 @@
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-NTH, CONTENT = "_nth", "_content"
+NTH, CONFLICT = "_nth", "_conflict"
+SMALL = 1_000_000  # numbers of 8 bytes that every task can hold
 
 
 def split_repeated(rows: DataFrame, key: str, file: str) -> tuple[DataFrame, DataFrame | None]:
-    """Rows whose key no other row has, and the others (none: null) with `_nth` (1: the one that stays) and `_content`.
+    """Rows whose key no other row has, and the others (none: null) with `_nth` (1: the one that stays) and `_conflict`.
+
+    `_conflict` is true for a row whose content no row of its key before it has.
 
     Which of them stays does not depend on the order of rows: the first by content, then by file. (A hash of 64 bits may bring a
     row too many among the others; it is the first of its key.) Looking for repeated keys is an action.
@@ -19,18 +22,21 @@ def split_repeated(rows: DataFrame, key: str, file: str) -> tuple[DataFrame, Dat
     """
     number = F.xxhash64(key)
     often = rows.groupBy(number.alias("_often")).count().filter("count > 1").select("_often").localCheckpoint()
-    if often.isEmpty():
+    n_often = often.count()
+    if not n_often:
         return rows, None
+    if n_often <= SMALL:
+        often = F.broadcast(often)
     hit = number == F.col("_often")
     content = F.to_json(F.struct(*[name for name in rows.columns if name != file]))
-    order = Window.partitionBy(key).orderBy(CONTENT, file)
-    shared = rows.join(often, on=hit, how="left_semi").withColumn(CONTENT, content).withColumn(NTH, F.row_number().over(order))
-    shared = shared.localCheckpoint()
-    return rows.join(often, on=hit, how="left_anti"), shared
+    order = Window.partitionBy(key).orderBy("_content", file)
+    numbered = {NTH: F.row_number().over(order), CONFLICT: F.lag("_content").over(order) != F.col("_content")}
+    shared = rows.join(often, on=hit, how="left_semi").withColumn("_content", content).withColumns(numbered).drop("_content")
+    return rows.join(often, on=hit, how="left_anti"), shared.localCheckpoint()
 
 
 def each_once(single: DataFrame, shared: DataFrame | None) -> DataFrame:
     """One row for each key."""
     if shared is None:
         return single
-    return single.unionByName(shared.filter(F.col(NTH) == 1).drop(NTH, CONTENT))
+    return single.unionByName(shared.filter(F.col(NTH) == 1).drop(NTH, CONFLICT))

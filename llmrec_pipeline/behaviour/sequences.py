@@ -2,47 +2,72 @@
 
 from functools import reduce
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.items import with_validity
+from llmrec_pipeline.behaviour.items import price_band, with_validity
 from llmrec_pipeline.behaviour.templates import FIELDS, render
-from llmrec_pipeline.behaviour.values import hash128
+from llmrec_pipeline.behaviour.values import clean_text, hash128
 from llmrec_pipeline.config import DomainConfig
-from llmrec_pipeline.tables import TEXTS, USER_SEQUENCES
+from llmrec_pipeline.tables import ITEM_FIELDS, TEXTS, USER_SEQUENCES
+
+LAST = 2**31 - 1  # position of what lies in no list
 
 
-def item_texts(items: DataFrame, domain: DomainConfig) -> DataFrame:
-    """The sentence of every catalogue row under every event type: item_id, event_type, _since, valid_to, text, text_hash."""
+def item_texts(items: DataFrame, events: DataFrame, domain: DomainConfig) -> DataFrame:
+    """The sentence of every catalogue row under every event type: item_id, event_type, _since, valid_to, text, text_hash.
+
+    A type that needs no item has sentences only of those items that `events` hold with it: most such types never have one.
+    """
     valid = with_validity(items).select(*FIELDS, "_since", "valid_to")
-    parts = [
-        valid.select(
-            "item_id",
-            "_since",
-            "valid_to",
-            F.lit(name).alias("event_type"),
-            render(kind.template[domain.language], domain.max_text_chars).alias("text"),
-        )
-        for name, kind in domain.event_types.items()
-    ]
-    texts = reduce(DataFrame.unionByName, parts)
-    language = F.lit(domain.language).alias("language")
-    return texts.withColumn("text_hash", F.when(F.col("text").isNotNull(), hash128(language, F.col("text"))))
+    parts = []
+    for name, kind in domain.event_types.items():
+        met = events.filter((F.col("event_type") == name) & F.col("item_id").isNotNull()).select("item_id")
+        rows = valid if kind.needs_item else valid.join(met, on="item_id", how="left_semi")
+        text = render(kind.template[domain.language], domain.max_text_chars).alias("text")
+        parts.append(rows.select("item_id", "_since", "valid_to", F.lit(name).alias("event_type"), text))
+    return reduce(DataFrame.unionByName, parts).withColumn("text_hash", _text_hash(domain))
+
+
+def own_texts(events: DataFrame, domain: DomainConfig) -> DataFrame:
+    """Text and text_hash of each of a user's behaviours without item."""
+    context = events.filter(F.col("user_id").isNotNull() & F.col("item_id").isNull())
+    return context.select(_own_text(domain).alias("text")).withColumn("text_hash", _text_hash(domain))
+
+
+def _own_text(domain: DomainConfig) -> Column:
+    """The sentence of an event without item: its type's template, filled with what the record itself says and its price band."""
+    values = {name: clean_text(F.col("item_fields").getField(name)) for name in ITEM_FIELDS}
+    values |= {"price_band": price_band(F.col("price"), domain.items.price_edges), "item_id": F.col("item_id")}
+    sentences = {
+        name: render(domain.event_types[name].template[domain.language], domain.max_text_chars, values)
+        for name in domain.itemless
+    }
+    of_type = [F.when(F.col("event_type") == name, sentence) for name, sentence in sentences.items()]
+    return F.when(F.col("item_id").isNull(), F.coalesce(*of_type))
+
+
+def _text_hash(domain: DomainConfig) -> Column:
+    return F.when(F.col("text").isNotNull(), hash128(F.lit(domain.language), F.col("text")))
 
 
 def distinct_texts(described: DataFrame, domain: DomainConfig) -> DataFrame:
-    """Rows of `texts` for the sentences of `item_texts`."""
+    """Rows of `texts` for the sentences of `item_texts` or `own_texts`."""
     rows = described.filter(F.col("text").isNotNull()).select("text_hash", "text").distinct()
     return rows.withColumn("language", F.lit(domain.language)).select(*TEXTS.column_names)
 
 
-def with_texts(events: DataFrame, described: DataFrame) -> DataFrame:
-    """Events with the sentence of their item as of their date."""
+def with_texts(events: DataFrame, described: DataFrame, domain: DomainConfig) -> DataFrame:
+    """Events with the sentence of their item as of their date, or, where they have none, with their own."""
     e, d = events.alias("e"), described.alias("d")
     date = F.col("e.event_date")
     valid = (date >= F.col("d._since")) & (F.col("d.valid_to").isNull() | (date < F.col("d.valid_to")))
     match = (F.col("e.item_id") == F.col("d.item_id")) & (F.col("e.event_type") == F.col("d.event_type")) & valid
-    return e.join(d, on=match, how="left").select("e.*", "d.text", "d.text_hash")
+    textual = e.join(d, on=match, how="left").select("e.*", "d.text", "d.text_hash")
+    if not domain.itemless:
+        return textual
+    said = textual.withColumn("text", F.coalesce("text", _own_text(domain)))
+    return said.withColumn("text_hash", F.coalesce("text_hash", _text_hash(domain)))
 
 
 def fingerprints(textual: DataFrame) -> DataFrame:
@@ -54,28 +79,42 @@ def user_sequences(textual: DataFrame, seed: int) -> DataFrame:
     """Rows of `user_sequences` for the users and dates of `textual` (which must hold all their events).
 
     Steps of a date are ordered by (time of their first event, position in a list, seeded hash); behaviours of a step by item.
+    Events are moved once, to their user and date; steps and dates are gathered from there.
     """
-    step = Window.partitionBy("user_id", "event_date", "step_key")
-    date = Window.partitionBy("user_id", "event_date")
-    in_order = date.orderBy("_time", F.col("_position").asc_nulls_last(), "_hash", "step_key")
-    starts = textual.withColumns(
-        {
-            "_time": F.min("event_time").over(step),
-            "_position": F.min("position").over(step),
-            "_hash": F.xxhash64(F.lit(seed), "user_id", "step_key"),
-        }
+    own = ("item_id", "event_type", "event_id", "event_time", "text_hash", "quantity", "price", "session_id", "text")
+    steps = (
+        textual.repartition("user_id", "event_date")
+        .groupBy("user_id", "event_date", "step_key")
+        .agg(
+            F.min("event_time").alias("time"),
+            F.coalesce(F.min("position"), F.lit(LAST)).alias("position"),
+            F.sort_array(F.collect_list(F.struct(*own))).alias("of"),
+            F.max("session_id").alias("session_id"),
+            F.bit_xor(F.xxhash64("event_id", "text_hash")).alias("fingerprint"),
+        )
+        .withColumn("hash", F.xxhash64(F.lit(seed), "user_id", "step_key"))
     )
-    numbered = starts.withColumn("step", F.dense_rank().over(in_order) - 1)
-    before = F.last("session_id", ignorenulls=True).over(date.orderBy("step").rangeBetween(Window.unboundedPreceding, -1))
-    marked = numbered.withColumn("_same_session", F.coalesce(F.col("session_id") == before, F.lit(False)))
-    features = F.struct("quantity", "price", F.col("_same_session").alias("same_session")).alias("features")
-    behaviour = F.struct("step", "item_id", "event_type", "event_id", "event_time", "text_hash", features, "text")
-    rows = marked.groupBy("user_id", "event_date").agg(
-        F.sort_array(F.collect_list(behaviour)).alias("_all"),
-        (F.max("step") + 1).cast("int").alias("n_steps"),
-        F.bit_xor(F.xxhash64("event_id", "text_hash")).alias("fingerprint"),
+    dates = steps.groupBy("user_id", "event_date").agg(
+        F.sort_array(F.collect_list(F.struct("time", "position", "hash", "step_key", "session_id", "of"))).alias("_steps"),
+        F.count(F.lit(1)).cast("int").alias("n_steps"),
+        F.bit_xor("fingerprint").alias("fingerprint"),
     )
-    names = ("step", "event_time", "event_type", "item_id", "text_hash", "features")
-    steps = F.transform("_all", lambda b: F.struct(*[b.getField(name).alias(name) for name in names]))
-    text = F.array_join(F.transform("_all", lambda b: F.coalesce(b.getField("text"), b.getField("event_type"))), "\n")
-    return rows.withColumns({"steps": steps, "text": text}).select(*USER_SEQUENCES.column_names)
+    told = F.transform("_steps", lambda step: F.transform(step["of"], lambda b: F.coalesce(b["text"], b["event_type"])))
+    columns = {"steps": F.flatten(F.transform("_steps", _behaviours)), "text": F.array_join(F.flatten(told), "\n")}
+    return dates.withColumns(columns).select(*USER_SEQUENCES.column_names)
+
+
+def _behaviours(step: Column, number: Column) -> Column:
+    """The behaviours of a step as `user_sequences.steps` holds them."""
+    before = F.get(F.col("_steps"), number - 1)["session_id"]
+
+    def behaviour(b: Column) -> Column:
+        features = F.struct(b["quantity"].alias("quantity"), b["price"].alias("price"), _is(b["session_id"], before))
+        named = [b[name].alias(name) for name in ("event_time", "event_type", "item_id", "text_hash")]
+        return F.struct(number.alias("step"), *named, features.alias("features"))
+
+    return F.transform(step["of"], behaviour)
+
+
+def _is(session: Column, before: Column) -> Column:
+    return F.coalesce(session == before, F.lit(False)).alias("same_session")

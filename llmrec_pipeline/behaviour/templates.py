@@ -5,6 +5,7 @@ Data is a column of the expression, never part of a pattern, so whatever a title
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import Column
@@ -60,20 +61,26 @@ def _pieces(chunk: str, template: str) -> tuple[tuple[str, str], ...]:
     return tuple(pieces)
 
 
-def render(template: str, max_chars: int) -> Column:
-    """The sentence of a row with the columns FIELDS; null when it would hold no field's value.
+def render(template: str, max_chars: int, values: Mapping[str, Column] | None = None) -> Column:
+    """The sentence of a row; null when it would hold no field's value.
 
     Spaces that a missing field leaves behind are taken out at the ends only: inside, text stays as it is.
+
+    Args:
+        template: as `parse_template` takes it.
+        max_chars: longest sentence.
+        values: field -> its value; absent: the row's columns FIELDS.
     """
+    values = values or {name: F.col(name) for name in FIELDS}
     parts = parse_template(template)
-    sentence = F.concat(*[_render_part(part) for part in parts])
-    fields = [F.col(value) for part in parts for kind, value in part.pieces if kind == "field"]
+    sentence = F.concat(*[_render_part(part, values) for part in parts])
+    fields = [values[value] for part in parts for kind, value in part.pieces if kind == "field"]
     any_value = F.coalesce(*fields).isNotNull() if fields else F.lit(True)
     return F.when(any_value, F.substring(F.trim(sentence), 1, max_chars))
 
 
-def _render_part(part: Part) -> Column:
-    columns = [F.lit(value) if kind == "text" else F.col(value) for kind, value in part.pieces]
+def _render_part(part: Part, values: Mapping[str, Column]) -> Column:
+    columns = [F.lit(value) if kind == "text" else values[value] for kind, value in part.pieces]
     if part.optional:
         return F.coalesce(F.concat(*columns), F.lit(""))  # concat is null when any piece is
     return F.concat(*[F.coalesce(column, F.lit("")) for column in columns])

@@ -11,7 +11,8 @@ from llmrec_pipeline.errors import InputError
 
 ZONED_LETTERS = set("XxZzVO")
 # what has no place in a line of text: control characters, line and paragraph separators, marks that turn the direction of what follows
-UNSEEN = "[\\s\\p{Cntrl}\u0080-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+"
+UNSEEN = "\\s\\p{Cntrl}\u0080-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069"
+DEFAULT_TIME = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"  # how DEFAULT_TIME_FORMAT looks
 AMBIGUOUS = "_ambiguous"
 TITLE_CHARS = 2_000
 
@@ -24,8 +25,13 @@ def text_of(expression: str | None) -> Column:
 
 def clean_text(text: Column) -> Column:
     """One line without unseen characters, at most TITLE_CHARS long; null when nothing is left."""
-    flat = F.trim(F.regexp_replace(F.substring(text, 1, TITLE_CHARS), UNSEEN, " "))
+    flat = F.trim(F.regexp_replace(F.substring(text, 1, TITLE_CHARS), f"[{UNSEEN}]+", " "))
     return F.when(flat != "", flat)
+
+
+def has_text(text: Column) -> Column:
+    """True where `clean_text` leaves something, at a fraction of its cost."""
+    return F.coalesce(F.substring(text, 1, TITLE_CHARS).rlike(f"[^{UNSEEN}]"), F.lit(False))
 
 
 def hash128(*values: Column) -> Column:
@@ -80,6 +86,8 @@ def with_time(rows: DataFrame, text: str, time_format: str, zone: str) -> DataFr
 def _spelt_time(text: Column, time_format: str) -> Column:
     if time_format in EPOCHS:
         return F.timestamp_micros((text.try_cast("decimal(38,6)") / EPOCHS[time_format] * 1_000_000).try_cast("bigint"))
+    if time_format == DEFAULT_TIME_FORMAT:  # Spark's own cast takes a third of the time, but also other spellings
+        return F.when(text.rlike(DEFAULT_TIME), text.try_cast("timestamp"))
     return F.try_to_timestamp(text, F.lit(time_format))
 
 

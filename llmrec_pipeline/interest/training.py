@@ -94,7 +94,9 @@ def train(
         validation = validation_of(histories, catalogue, daily, text_vectors, model, is_target, (train_until, validate_until))
         inputs = inputs_of(past, catalogue, text_vectors, model, examples)
         epochs = _fit(model, inputs, validation, config, np.random.default_rng(seed), on_epoch)
-    report = {"examples": int((np.diff(examples.targets.offsets) > 0).sum()), "targets": len(examples.targets.item)}
+    bearing = np.flatnonzero(np.diff(examples.targets.offsets))
+    following = ~np.isin(bearing, past.step_offsets)  # not the first step of its user
+    report = {"examples": len(bearing), "examples_next": int(following.sum()), "targets": len(examples.targets.item)}
     dropped = {f"dropped_{reason}": count for reason, count in examples.targets.dropped.items()}
     return TrainedModel(model.eval(), train_until, validate_until, seed, epochs, report | dropped)
 

@@ -17,7 +17,7 @@ from pyarrow import fs
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.sequences import item_texts
+from llmrec_pipeline.behaviour.sequences import item_texts, own_texts
 from llmrec_pipeline.encoding import resolve
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
@@ -61,9 +61,13 @@ def load_dataset(run: Run, until: int) -> Dataset:
     """
     domain, before = run.settings.domain, F.lit(day_of(until))
     items = run.read("items").filter((F.col("first_seen") < before) & (F.col("valid_from") < before))
-    described = item_texts(items, domain).persist()
+    events = run.read("events").filter(F.col("event_date") < before)
+    described = item_texts(items, events, domain).persist()
+    hashes = described.select("text_hash")
+    if domain.itemless:
+        hashes = hashes.unionByName(own_texts(events, domain).select("text_hash"))
     encoder_id = resolve(run.settings.pipeline.encoder).encoder_id
-    text_hashes, text_vectors = _text_vectors(run, described, encoder_id)
+    text_hashes, text_vectors = _text_vectors(run, hashes, encoder_id)
     target = described.filter((F.col("event_type") == domain.targets[0]) & F.col("valid_to").isNull())
     newest = items.groupBy("item_id").agg(F.max_by("title", "valid_from").alias("title"), F.min("first_seen").alias("first_seen"))
     rows = newest.join(target.select("item_id", "text_hash"), on="item_id", how="left").orderBy("item_id").toArrow()
@@ -81,10 +85,10 @@ def load_dataset(run: Run, until: int) -> Dataset:
     return Dataset(catalogue, tuple(rows["title"].to_pylist()), text_hashes, text_vectors, daily, event_types, encoder_id)
 
 
-def _text_vectors(run: Run, described: DataFrame, encoder_id: str) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
+def _text_vectors(run: Run, hashes: DataFrame, encoder_id: str) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
     known = run.read("text_embeddings").filter(F.col("encoder_id") == encoder_id).select("text_hash", "embedding")
-    hashes = described.filter(F.col("text_hash").isNotNull()).select("text_hash").distinct()
-    found = hashes.join(known, on="text_hash", how="left").orderBy("text_hash").toArrow()
+    wanted = hashes.filter(F.col("text_hash").isNotNull()).distinct()
+    found = wanted.join(known, on="text_hash", how="left").orderBy("text_hash").toArrow()
     with_vector = found.filter(pa.compute.is_valid(found["embedding"]))
     refused = run.warehouse.read("quarantine").filter((F.col("stage") == "encode") & (F.col("source") == encoder_id)).count()
     if len(found) - len(with_vector) > refused:

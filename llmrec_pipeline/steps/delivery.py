@@ -19,7 +19,7 @@ from llmrec_pipeline.behaviour.events import (
     quarantine_rows,
 )
 from llmrec_pipeline.behaviour.reading import FILE, HEADER, RAW, Records, read_records
-from llmrec_pipeline.behaviour.repetition import CONTENT, NTH, each_once, split_repeated
+from llmrec_pipeline.behaviour.repetition import CONFLICT, NTH, each_once, split_repeated
 from llmrec_pipeline.behaviour.values import AMBIGUOUS, choose_time_format
 from llmrec_pipeline.errors import ConfigError, ConservationError, InputError
 from llmrec_pipeline.tables import EVENTS, IMPRESSIONS
@@ -95,15 +95,25 @@ def last_date(run: Run) -> str:
     return (date.today() + timedelta(days=1)).isoformat()
 
 
-def read_delivery(run: Run) -> Delivery:
-    """Reads and parses the source once, and counts fates.
+@dataclass(frozen=True)
+class Parsed:
+    """Records of a source, each with a reason or without, and the fates that are known so far."""
+
+    records: Records
+    rows: DataFrame  # as parse_events, or parse_records, gives them
+    time_format: str
+    fates: Fates
+
+
+def parse_delivery(run: Run) -> Parsed:
+    """Reads and parses the source once, and counts reasons.
 
     Parsed rows are kept by a local checkpoint: what is planned on them then knows nothing of the parsing. (Trade-off: an
     executor that is lost with them fails the run, which can be started again.)
 
     Raises:
         InputError: the source is missing, empty or does not fit the mapping.
-        ConservationError: used + duplicates + quarantined is not the number of records.
+        ConservationError: usable + quarantined is not the number of records.
     """
     domain = run.settings.domain
     records = read_records(run.spark, domain.source, source_paths(run))
@@ -112,31 +122,36 @@ def read_delivery(run: Run) -> Delivery:
         log.info("ingest: the domain names no zone; times without one are read as UTC")
     time_format = choose_time_format(records.rows, domain)
     parse = parse_records if domain.lists else parse_events
-    parsed = parse(records.rows, domain, records.columns, time_format, last_date(run)).localCheckpoint()
-    if domain.lists:
-        return _with_lists(run, records, parsed, time_format)
-    single, shared = split_repeated(parsed.filter(f"{REASON} IS NULL"), "event_id", FILE)
+    rows = parse(records.rows, domain, records.columns, time_format, last_date(run)).localCheckpoint()
+    return Parsed(records, rows, time_format, count_fates(records, rows))
+
+
+def each_record_once(run: Run, parsed: Parsed) -> Delivery:
+    """Finds records that repeat another one; where lists hold the behaviours, goes on to their elements."""
+    if run.settings.domain.lists:
+        return _with_lists(run, parsed)
+    single, shared = split_repeated(parsed.rows.filter(f"{REASON} IS NULL"), "event_id", FILE)
+    _count_repeated(parsed.fates, shared)
     nothing = run.spark.createDataFrame([], run.warehouse.schema("impressions"))
-    bad = parsed.filter(f"{REASON} IS NOT NULL").select(REASON, RAW, FILE)
-    events = each_once(single, shared).select(*EVENTS.column_names)
-    return Delivery(records, events, nothing, bad, count_fates(records, parsed, shared), {})
+    bad = parsed.rows.filter(f"{REASON} IS NOT NULL").select(REASON, RAW, FILE)
+    return Delivery(parsed.records, each_once(single, shared).select(*EVENTS.column_names), nothing, bad, parsed.fates, {})
 
 
-def _with_lists(run: Run, records: Records, parsed: DataFrame, time_format: str) -> Delivery:
+def _with_lists(run: Run, parsed: Parsed) -> Delivery:
     """Each record once, each of its elements an event or an impression, once."""
-    domain = run.settings.domain
-    single, shared = split_repeated(parsed.filter(f"{REASON} IS NULL"), RECORD, FILE)
-    fates = count_fates(records, parsed, shared)
+    domain, fates = run.settings.domain, parsed.fates
+    single, shared = split_repeated(parsed.rows.filter(f"{REASON} IS NULL"), RECORD, FILE)
+    _count_repeated(fates, shared)
     first = each_once(single, shared).drop(REASON, RAW, AMBIGUOUS)
     parts = [
-        parse_elements(elements_of(first, listed), domain, name, time_format, last_date(run))
+        parse_elements(elements_of(first, listed), domain, name, parsed.time_format, last_date(run))
         for name, listed in domain.lists.items()
     ]
     events, shown = (reduce(DataFrame.unionByName, part).localCheckpoint() for part in zip(*parts, strict=True))
     usable = [rows.filter(f"{REASON} IS NULL") for rows in (events, shown)]
     keys = ("event_id", "impression_id")
     once = [each_once(*split_repeated(rows, key, FILE)) for rows, key in zip(usable, keys, strict=True)]
-    bad = [rows.filter(f"{REASON} IS NOT NULL").select(REASON, RAW, FILE) for rows in (parsed, events, shown)]
+    bad = [rows.filter(f"{REASON} IS NOT NULL").select(REASON, RAW, FILE) for rows in (parsed.rows, events, shown)]
     every, good, distinct = (sum(rows.count() for rows in pair) for pair in ((events, shown), usable, once))
     elements = {
         "elements": every,
@@ -148,7 +163,7 @@ def _with_lists(run: Run, records: Records, parsed: DataFrame, time_format: str)
     span = only_row(once[0].agg(F.min("event_date"), F.max("event_date")))
     fates.span = (span[0], span[1]) if span[0] else None
     return Delivery(
-        records,
+        parsed.records,
         once[0].select(*EVENTS.column_names),
         once[1].select(*IMPRESSIONS.column_names),
         reduce(DataFrame.unionByName, bad),
@@ -157,8 +172,8 @@ def _with_lists(run: Run, records: Records, parsed: DataFrame, time_format: str)
     )
 
 
-def count_fates(records: Records, parsed: DataFrame, shared: DataFrame | None) -> Fates:
-    """Counts what each record came to, beside a count of the records that knows nothing of parsing (an action).
+def count_fates(records: Records, parsed: DataFrame) -> Fates:
+    """Counts usable records and reasons, beside a count of the records that knows nothing of parsing (an action).
 
     Raises:
         InputError: there is no record, or a file's lines end in a way that hides them.
@@ -185,8 +200,6 @@ def count_fates(records: Records, parsed: DataFrame, shared: DataFrame | None) -
     _leave_headers_out(fates, records)
     if not fates.n_records:
         raise InputError(f"source {', '.join(records.files)!r} holds no record; expected at least one")
-    if shared is not None:
-        _count_repeated(fates, shared)
     if sum(fates.usable.values()) + fates.quarantined != fates.n_records:
         raise ConservationError(
             f"records do not add up, nothing was committed: {fates}; this is a defect, please report it with the domain's YAML"
@@ -194,11 +207,12 @@ def count_fates(records: Records, parsed: DataFrame, shared: DataFrame | None) -
     return fates
 
 
-def _count_repeated(fates: Fates, shared: DataFrame) -> None:
-    for row in shared.groupBy(FILE).agg(F.count_if(F.col(NTH) > 1).alias("n")).collect():
+def _count_repeated(fates: Fates, shared: DataFrame | None) -> None:
+    if shared is None:
+        return
+    for row in shared.groupBy(FILE).agg(F.count_if(F.col(NTH) > 1).alias("n"), F.count_if(CONFLICT).alias("conflicts")).collect():
         fates.repeated[row[FILE]] = row["n"]
-    key = RECORD if RECORD in shared.columns else "event_id"
-    fates.conflicts = only_row(shared.agg(F.countDistinct(key, CONTENT) - F.countDistinct(key)))[0]
+        fates.conflicts += row["conflicts"]
 
 
 def _leave_headers_out(fates: Fates, records: Records) -> None:

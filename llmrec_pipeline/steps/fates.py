@@ -31,12 +31,17 @@ def print_fates(console: Console, delivery: Delivery) -> None:
     for number in sorted(fates.records)[:FILES]:
         usable, repeated = fates.usable.get(number, 0), fates.repeated.get(number, 0)
         bad = sum(count for (file, _), count in fates.reasons.items() if file == number)
-        table.add_row(Text(files[number]), *[f"{n:,}" for n in (fates.records[number], usable - repeated, repeated, bad)])
+        table.add_row(printable(files[number]), *[f"{n:,}" for n in (fates.records[number], usable - repeated, repeated, bad)])
     if len(fates.records) > FILES:
         table.add_row(f"... and {len(fates.records) - FILES:,} files more", "", "", "", "")
     console.print(table)
     if fates.reasons:
         _print_reasons(console, delivery)
+
+
+def printable(text: str) -> Text:
+    """Text with a mark in the place of each character that a terminal would act on instead of showing it."""
+    return Text("".join(char if char.isprintable() else "\ufffd" for char in text))
 
 
 def _print_reasons(console: Console, delivery: Delivery) -> None:
@@ -47,5 +52,5 @@ def _print_reasons(console: Console, delivery: Delivery) -> None:
     )
     for reason, count in sorted(delivery.fates.by_reason.items(), key=lambda item: (-item[1], item[0])):
         example = examples.get(HEADER if reason == "repeated header" else reason, "")
-        table.add_row(reason, f"{count:,}", Text(example), NEXT_STEP.get(reason, ""))
+        table.add_row(reason, f"{count:,}", printable(example), NEXT_STEP.get(reason, ""))
     console.print(table)

@@ -1,13 +1,17 @@
 """Raw files to `events`, `impressions`, `items` and `quarantine`, each record with one fate."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.items import catalogue_items, changed_items, derive_items, items_to_derive
-from llmrec_pipeline.behaviour.reading import BROKEN, read_records
+from llmrec_pipeline.behaviour.values import text_of
 from llmrec_pipeline.errors import ConservationError
-from llmrec_pipeline.steps.delivery import Delivery, known_of, last_date, read_delivery
+from llmrec_pipeline.steps.catalogue import Catalogue, read_catalogue
+from llmrec_pipeline.steps.corrections import outdated_events, replace_events
+from llmrec_pipeline.steps.delivery import Delivery, each_record_once, known_of, last_date, parse_delivery
 from llmrec_pipeline.steps.fates import print_fates
 from llmrec_pipeline.tracking import Run, console
 from llmrec_pipeline.warehouse import in_range, only_row
@@ -26,18 +30,24 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
     warehouse = run.warehouse
     tables = (*TABLES, "impressions") if run.settings.domain.lists else TABLES
     with run.stage("parse"):
-        delivery = read_delivery(run)
+        parsed, catalogue = parse_delivery(run), read_catalogue(run)
         warehouse.rebuilding.update(tables if rebuild else ())
-        warehouse.create(tables)
-        delivery.fates.known = known_of(run, delivery)
+        with ThreadPoolExecutor(1) as beside:
+            created = beside.submit(warehouse.create, tables)
+            delivery = each_record_once(run, parsed)
+        if "events" not in created.result():
+            delivery.fates.known = known_of(run, delivery)
         _count(run, delivery)
-    in_step = _items_in_step(run)
-    with run.stage("write"):
-        _write_events(run, delivery)
-        _write_beside(run, delivery)
-    if run.counts["used"] or delivery.elements or run.settings.domain.items.source or rebuild or not in_step:
+        gone = outdated_events(run, delivery)
+    moved = bool(run.counts["used"] or gone or delivery.elements or catalogue or rebuild)
+    in_step = _items_in_step(run) if not moved or run.settings.domain.source.redelivery == "replace" else True
+    with run.stage("write"), ThreadPoolExecutor(1) as beside:
+        written = beside.submit(_write_beside, run, delivery, catalogue)
+        _write_events(run, delivery, gone)
+        written.result()
+    if moved or not in_step:
         with run.stage("items"):
-            _write_items(run, delivery)
+            _write_items(run, delivery, catalogue, touched_items(run, delivery, gone, in_step=in_step))
     print_fates(console, delivery)
     run.wrote(*tables)
 
@@ -69,13 +79,15 @@ def _count(run: Run, delivery: Delivery) -> None:
         log.info("ingest: skipped %s (%s)", file, reason)
 
 
-def _write_events(run: Run, delivery: Delivery) -> None:
+def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> None:
     """Commits the new events; what another run committed meanwhile is known, not used."""
     fates, lists = delivery.fates, bool(delivery.elements)
     new = run.counts["used"] if not lists else delivery.elements["elements_events"]
-    if fates.span is None or (not new and "events" not in run.warehouse.rebuilding):
+    if fates.span is None or (not new and not gone and "events" not in run.warehouse.rebuilding):
         return
-    inserted = run.warehouse.insert_new("events", delivery.events, in_range("event_date", *fates.span))
+    span = in_range("event_date", *fates.span)
+    insert = run.warehouse.insert_new
+    inserted = replace_events(run, delivery, gone, span) if gone else insert("events", delivery.events, span)
     if lists:
         run.counts["events_new"] = inserted
     elif inserted > new:
@@ -84,28 +96,43 @@ def _write_events(run: Run, delivery: Delivery) -> None:
         run.counts |= {"used": inserted, "duplicates_known": fates.known + new - inserted}
 
 
-def _write_beside(run: Run, delivery: Delivery) -> None:
+def _write_beside(run: Run, delivery: Delivery, catalogue: Catalogue | None) -> None:
     warehouse = run.warehouse
     if delivery.elements.get("elements_impressions") or "impressions" in warehouse.rebuilding:
         run.counts["impressions_new"] = warehouse.insert_new("impressions", delivery.impressions)
-    bad = run.counts["quarantined"] + delivery.elements.get("elements_quarantined", 0)
-    if bad or "quarantine" in warehouse.rebuilding:
+    bad = [
+        run.counts["quarantined"],
+        delivery.elements.get("elements_quarantined", 0),
+        run.counts.get("catalogue_quarantined", 0),
+    ]
+    if any(bad) or "quarantine" in warehouse.rebuilding:
         rows = delivery.quarantine(run.settings.domain.source.name)
+        if catalogue:
+            rows = rows.unionByName(catalogue.quarantine)
         run.counts["quarantined_new"] = warehouse.insert_new("quarantine", rows, "t.stage = 'ingest'")
 
 
-def _write_items(run: Run, delivery: Delivery) -> None:
+def touched_items(run: Run, delivery: Delivery, gone: DataFrame | None, *, in_step: bool) -> DataFrame:
+    """Ids of the items whose catalogue rows this run can change; all of them where a run that removed events did not end."""
+    known = run.warehouse.read("items")
+    touched = items_to_derive(delivery.events, known)
+    if gone:
+        touched = touched.union(gone.filter("item_id IS NOT NULL").select("item_id"))
+    if run.settings.domain.source.redelivery == "replace" and not in_step:
+        touched = touched.union(known.select("item_id"))
+    return touched.distinct()
+
+
+def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, touched: DataFrame) -> None:
     domain, warehouse = run.settings.domain, run.warehouse
     known = warehouse.read("items")
-    touched = items_to_derive(delivery.events, known)
     listed = None
-    if domain.items.source:
-        records = read_records(run.spark, domain.items.source, domain.items.source.paths).rows.filter(F.col(BROKEN).isNull())
-        listed = catalogue_items(
-            records, known, domain, str(delivery.fates.span[1]) if delivery.fates.span else last_date(run)
-        ).withColumn("_gone", F.lit(False))
-        ids = records.select(F.expr(domain.items.columns["item_id"]).cast("string").alias("item_id"))
-        touched = touched.join(ids, on="item_id", how="left_anti")
+    if catalogue:
+        delivered = str(delivery.fates.span[1]) if delivery.fates.span else last_date(run)
+        listed = catalogue_items(catalogue.rows, known, domain, delivered).withColumn("_gone", F.lit(False))
+        touched = touched.join(
+            catalogue.rows.select(text_of(domain.items.columns["item_id"]).alias("item_id")), on="item_id", how="left_anti"
+        )
     touched = touched.localCheckpoint()
     whole = warehouse.read("events").join(touched, on="item_id", how="left_semi")
     changes = changed_items(derive_items(whole, domain), known.join(touched, on="item_id", how="left_semi"))

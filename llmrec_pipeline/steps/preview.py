@@ -4,7 +4,6 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 
 from llmrec_pipeline.behaviour.events import REASON, check_mapping, elements_of, parse_elements, parse_events, parse_records
 from llmrec_pipeline.behaviour.items import catalogue_items, derive_items
@@ -12,6 +11,7 @@ from llmrec_pipeline.behaviour.reading import BROKEN, HEADER, RAW, read_records
 from llmrec_pipeline.behaviour.sequences import item_texts, with_texts
 from llmrec_pipeline.behaviour.values import choose_time_format
 from llmrec_pipeline.config import Settings
+from llmrec_pipeline.steps.fates import printable
 from llmrec_pipeline.warehouse import Warehouse
 
 FAR = "9999-12-31"
@@ -24,16 +24,16 @@ def preview(spark: SparkSession, settings: Settings, records: int) -> None:
     console = Console(width=160)
     table = Table(*SHOWN, title="Events, with their texts", title_justify="left")
     for row in good.select(*SHOWN).collect():
-        table.add_row(*[Text("" if value is None else str(value)) for value in row])
+        table.add_row(*[printable("" if value is None else str(value)) for value in row])
     console.print(table)
     refused = Table(REASON, Column("record", overflow="fold"), title="Quarantine", title_justify="left")
     for row in bad.select(REASON, RAW).collect():
-        refused.add_row(row[0], Text(row[1]))
+        refused.add_row(row[0], printable(row[1]))
     console.print(refused if refused.row_count else "Quarantine: none of them")
 
 
 def first_events(spark: SparkSession, settings: Settings, n: int) -> tuple[DataFrame, DataFrame]:
-    """Events of the first `n` records with `text` (null: the item has none), and the records that have a reason."""
+    """Events of the first `n` records with `text` (null: there is none), and the records that have a reason."""
     domain = settings.domain
     records = read_records(spark, domain.source, domain.source.paths)
     check_mapping(records, domain)
@@ -59,4 +59,4 @@ def first_events(spark: SparkSession, settings: Settings, n: int) -> tuple[DataF
         nothing = spark.createDataFrame([], Warehouse(spark, settings.root, domain.name, settings.mapping_hash).schema("items"))
         known = catalogue_items(listed, nothing, domain, FAR)
         items = known.unionByName(items.join(known.select("item_id"), on="item_id", how="left_anti"))
-    return with_texts(good, item_texts(items, domain)), bad
+    return with_texts(good, item_texts(items, good, domain), domain), bad

@@ -1,14 +1,12 @@
 """Advances states, scores every known user on the executors, publishes the lists (DESIGN 1.5)."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyspark.core.broadcast import Broadcast
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -52,7 +50,7 @@ def recommend(run: Run) -> None:
         )
         run.wrote(*TABLES)
         return
-    publication = list_id(run.settings, head.head_version, until, data_versions(run, INPUTS))
+    publication = list_id(run.settings, head.head_version, until, data_versions(run, _inputs(run)))
     run.versions["list_id"] = publication
     missing = [name for name in TABLES if run.read(name).filter(F.col("list_id") == publication).isEmpty()]
     if not missing:
@@ -66,7 +64,11 @@ def recommend(run: Run) -> None:
     scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head.head_version, dataset.catalogue))
     with run.stage("score"):
         lists = _lists(
-            run, head, Ranker(scorer, dataset.titles, run.settings.pipeline.recommend.top_k, run.settings.pipeline.seed), until
+            run,
+            head,
+            Ranker(scorer, dataset.titles, run.settings.pipeline.recommend.top_k, run.settings.pipeline.seed),
+            until,
+            query,
         )
         lists = _published(lists, head, publication, query).persist()
         _check(run, lists, scorer)
@@ -74,6 +76,10 @@ def recommend(run: Run) -> None:
         _publish(run, missing, lists, head, scorer, dataset)
     lists.unpersist()
     run.wrote(*TABLES)
+
+
+def _inputs(run: Run) -> tuple[str, ...]:
+    return (*INPUTS, "impressions") if run.warehouse.exists("impressions") else INPUTS
 
 
 def last_day(run: Run) -> int:
@@ -104,6 +110,10 @@ class Ranker:
         ordered = states.sort_by([("user_id", "ascending")])
         return self.lists(States.from_arrow(ordered, self.scorer.model.layout))
 
+    def without_history(self, users: pa.Table) -> pa.Table:
+        """Rows of LIST_SCHEMA for users of whom no behaviour is known."""
+        return self.lists(States.empty(np.array(sorted(users["user_id"].to_pylist())), self.scorer.model.layout))
+
     def lists(self, states: States) -> pa.Table:
         scores = self.scorer.score(states)
         ids = self.scorer.catalogue.item_ids
@@ -125,24 +135,33 @@ class Ranker:
 
 
 def basis_of(scores: Scores, states: States) -> npt.NDArray[np.str_]:
-    """[U] what a list rests on: no_history, one_event, or joint."""
+    """[U] what a list rests on: no_history, one_event, or joint. Own counts know behaviours with an item only, steps all."""
     behaviours = np.zeros(states.n_users)
     np.add.at(behaviours, np.repeat(np.arange(states.n_users), np.diff(states.own.offsets)), states.own.total.sum(axis=1))
+    behaviours = np.maximum(behaviours, states.steps)
     return np.where(behaviours == 0, "no_history", np.where(behaviours == 1, "one_event", "joint"))
 
 
-def _lists(run: Run, head: Head, ranker: Ranker, until: int) -> DataFrame:
-    known = run.read("user_sequences").filter(F.col("event_date") < F.lit(day_of(until))).select("user_id").distinct()
+def _lists(run: Run, head: Head, ranker: Ranker, until: int, query: Query) -> DataFrame:
+    """Lists of who has a state, and of who is known only by what was shown to them."""
+    seen = run.read("user_sequences").filter(F.col("event_date") < F.lit(day_of(until))).select("user_id").distinct()
+    strangers = _shown_users(run, query).join(seen, on="user_id", how="left_anti")
     states = run.read("interest_states").filter(F.col("state_version") == head.state_version)
-    states = states.join(known, on="user_id", how="left_semi").drop("state_version", "fingerprint")
-    run.counts["users"] = known.count()
+    states = states.join(seen, on="user_id", how="left_semi").drop("state_version", "fingerprint")
+    run.counts["users"] = seen.count() + strangers.count()
     buckets = max(1, -(-run.counts["users"] // USERS_PER_BUCKET))
     shared = run.spark.sparkContext.broadcast(ranker)
-    return with_bucket(states, buckets).groupBy("bucket").applyInArrow(_in_task(shared), schema=LIST_SCHEMA)
+    by_bucket = [with_bucket(users, buckets).groupBy("bucket") for users in (states, strangers)]
+    known = by_bucket[0].applyInArrow(lambda rows: shared.value(rows.drop_columns(["bucket"])), schema=LIST_SCHEMA)
+    return known.union(by_bucket[1].applyInArrow(lambda rows: shared.value.without_history(rows), schema=LIST_SCHEMA))
 
 
-def _in_task(shared: Broadcast[Ranker]) -> Callable[[pa.Table], pa.Table]:
-    return lambda states: shared.value(states.drop_columns(["bucket"]))
+def _shown_users(run: Run, query: Query) -> DataFrame:
+    """Users to whom something was shown before the moment of the query: user_id."""
+    if not run.warehouse.exists("impressions"):
+        return run.spark.createDataFrame([], "user_id string")
+    shown = run.read("impressions").filter((F.col("shown_at") < moment_of(query)) & F.col("user_id").isNotNull())
+    return shown.select("user_id").distinct()
 
 
 def moment_of(query: Query) -> Column:
@@ -184,7 +203,7 @@ def _publish(run: Run, missing: list[str], lists: DataFrame, head: Head, scorer:
         recommend_config = run.settings.pipeline.recommend
         ranker = Ranker(scorer, dataset.titles, recommend_config.top_k, run.settings.pipeline.seed)
         nobody = ranker.lists(States.empty(np.array(["all"]), scorer.model.layout))
-        rows = run.spark.createDataFrame(nobody.to_pandas()).withColumn("rank", F.col("rank").cast("int"))
+        rows = run.spark.createDataFrame(nobody, LIST_SCHEMA)
         versions = lists.select("head_version", "list_id", "as_of").limit(1)
         default = rows.withColumnRenamed("user_id", "segment").drop("list_id").crossJoin(versions)
         warehouse.overwrite("default_recommendations", default.select(*DEFAULT_RECOMMENDATIONS.column_names))

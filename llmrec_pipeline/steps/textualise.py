@@ -3,15 +3,23 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.sequences import distinct_texts, fingerprints, item_texts, user_sequences, with_texts
+from llmrec_pipeline.behaviour.sequences import (
+    distinct_texts,
+    fingerprints,
+    item_texts,
+    own_texts,
+    user_sequences,
+    with_texts,
+)
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import in_range, only_row
 
 TABLES = ("texts", "user_sequences")
+GONE = "_gone"
 
 
 def textualise(run: Run, *, rebuild: bool = False) -> None:
-    """Writes the sentence of every item under every event type, and the sequences whose events or texts changed.
+    """Writes the sentences of items under every event type and of behaviours without item, and the sequences that changed.
 
     What changed is found by comparing fingerprints: history enters only as a scan of keys (law 4).
     """
@@ -20,28 +28,31 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
     warehouse.rebuilding.update(TABLES if rebuild else ())
     warehouse.create(TABLES)
     with run.stage("texts"):
-        described = item_texts(items, domain).persist()
-        new = distinct_texts(described, domain).join(warehouse.read("texts"), on="text_hash", how="left_anti")
+        described = item_texts(items, events, domain).persist()
+        found = distinct_texts(described, domain)
+        if domain.itemless:
+            found = found.unionByName(distinct_texts(own_texts(events, domain), domain)).dropDuplicates(["text_hash"])
+        new = found.join(warehouse.read("texts"), on="text_hash", how="left_anti")
         run.counts["texts_new"] = warehouse.insert_new("texts", new)
     with run.stage("sequences"):
-        textual = with_texts(events.filter(F.col("user_id").isNotNull()), described)
-        changed = _changed(textual, warehouse.read("user_sequences")).persist()
+        textual = with_texts(events.filter(F.col("user_id").isNotNull()), described, domain)
+        changed = _changed(textual, warehouse.read("user_sequences")).localCheckpoint()
         span = only_row(
             changed.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high"))
         )
         run.counts["sequences_changed"] = span["n"]
         if span["n"] or "user_sequences" in warehouse.rebuilding:
-            rows = user_sequences(
-                textual.join(changed, on=["user_id", "event_date"], how="left_semi"), run.settings.pipeline.seed
-            )
-            warehouse.upsert("user_sequences", rows, in_range("event_date", span["low"], span["high"]))
-        changed.unpersist()
+            whole = textual.join(changed, on=["user_id", "event_date"], how="left_semi")
+            rows = user_sequences(whole, run.settings.pipeline.seed).withColumn(GONE, F.lit(False))
+            rows = rows.unionByName(changed.filter(GONE), allowMissingColumns=True)
+            warehouse.upsert("user_sequences", rows, in_range("event_date", span["low"], span["high"]), delete=GONE)
     described.unpersist()
     run.wrote(*TABLES)
 
 
 def _changed(textual: DataFrame, sequences: DataFrame) -> DataFrame:
-    """Users and dates whose fingerprint is not the stored one."""
+    """Users and dates whose fingerprint is not the stored one; `_gone` where no event is left (a corrected day)."""
     stored = sequences.select("user_id", "event_date", F.col("fingerprint").alias("stored"))
-    compared = fingerprints(textual).join(stored, on=["user_id", "event_date"], how="left")
-    return compared.filter(~F.col("fingerprint").eqNullSafe(F.col("stored"))).select("user_id", "event_date")
+    compared = fingerprints(textual).join(stored, on=["user_id", "event_date"], how="full")
+    changed = compared.filter(~F.col("fingerprint").eqNullSafe(F.col("stored")))
+    return changed.select("user_id", "event_date", F.col("fingerprint").isNull().alias(GONE))

@@ -120,6 +120,11 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             on_epoch=on_epoch,
         )
     run.counts |= trained.report
+    if not trained.report["examples_next"]:
+        log.warning(
+            "train: no user has a next step to learn from, all %d examples are first steps; lists will rest on popularity and similarity",
+            trained.report["examples"],
+        )
     return trained
 
 

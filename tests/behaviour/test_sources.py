@@ -130,6 +130,19 @@ def test_delta_parquet_and_a_query_over_several_files(spark: SparkSession, tmp_p
         rows_of(spark, query.model_copy(update={"query": "SELECT lable FROM names"}))
 
 
+def test_orc_is_read_and_avro_says_what_it_needs(spark: SparkSession, tmp_path: Path) -> None:
+    rows = spark.createDataFrame(
+        [("007", {"title": "茶", "tags": ["a", "b"]})], "user string, item struct<title:string,tags:array<string>>"
+    )
+    rows.write.orc(str(tmp_path / "orc"))
+    records = read_records(spark, FilesConfig(path=str(tmp_path / "orc"), format="orc"), (str(tmp_path / "orc"),))
+    (row,) = records.rows.select("user", "item", F.get_json_object("item", "$.tags[1]").alias("tag")).collect()
+    assert tuple(row) == ("007", '{"title":"茶","tags":["a","b"]}', "b")
+    (tmp_path / "log.avro").write_bytes(b"Obj\x01")
+    with pytest.raises(InputError, match=r"log\.avro' cannot be read as avro: .*spark-avro|cannot be read as avro: .*[Aa]vro"):
+        read_records(spark, FilesConfig(path=str(tmp_path / "log.avro"), format="avro"), (str(tmp_path / "log.avro"),))
+
+
 def test_numbers_with_declared_separators(spark: SparkSession) -> None:
     spelt = ["3,99", "1.234,50", "12", "0,5", "1.000", "-2,00", "n. v.", "1.000.000,00", "1.23,4", "1,2,3", ",5"]
     rows = spark.createDataFrame([(text,) for text in spelt], "text string")

@@ -1,0 +1,27 @@
+"""Typed, frozen configuration: `conf/pipeline.yaml` for how to run, `conf/domains/<name>.yaml` for what the data is.
+
+Unknown keys are refused with the nearest known one. Every field carries its unit, range and reason.
+"""
+
+from llmrec_pipeline.config.domain import DEFAULT_TIME_FORMAT, EPOCHS, DomainConfig, EventTypeConfig, ListConfig
+from llmrec_pipeline.config.loading import Settings, hash_json, load_settings
+from llmrec_pipeline.config.pipeline import CollaborativeConfig, EncoderConfig, InterestConfig, JointConfig, PipelineConfig
+from llmrec_pipeline.config.source import FilesConfig, SourceConfig
+
+__all__ = [
+    "DEFAULT_TIME_FORMAT",
+    "EPOCHS",
+    "CollaborativeConfig",
+    "DomainConfig",
+    "EncoderConfig",
+    "EventTypeConfig",
+    "FilesConfig",
+    "InterestConfig",
+    "JointConfig",
+    "ListConfig",
+    "PipelineConfig",
+    "Settings",
+    "SourceConfig",
+    "hash_json",
+    "load_settings",
+]

