@@ -4,6 +4,7 @@ Every write is one Delta commit, made only when it changes a row: running a job 
 """
 
 import re
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,6 +19,7 @@ from delta.exceptions import (
     ProtocolChangedException,
 )
 from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
@@ -26,6 +28,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.tables import TABLES, Table
 
+PATIENCE_SECONDS = 3
 CONFLICTS = (ConcurrentAppendException, ConcurrentDeleteDeleteException, ConcurrentDeleteReadException, ConcurrentWriteException)
 _retry_conflicts = retry(
     retry=retry_if_exception_type(CONFLICTS),
@@ -50,7 +53,17 @@ class Warehouse:
         return f"{self.root}/{TABLES[name].name}"
 
     def exists(self, name: str) -> bool:
-        return DeltaTable.isDeltaTable(self.spark, self.path(name))
+        """True where the table has a commit; a job that was killed while it made the table leaves a log without one."""
+        log, system = self._log(name)
+        if not system.exists(log):
+            return False
+        return any(str(status.getPath().getName()).endswith((".json", ".parquet")) for status in system.listStatus(log))
+
+    def _log(self, name: str) -> tuple[Any, Any]:
+        """The folder of the table's commits and its file system, as Hadoop's classes."""
+        jvm: Any = self.spark._jvm
+        log = jvm.org.apache.hadoop.fs.Path(f"{self.path(name)}/_delta_log")
+        return log, log.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration())
 
     def schema(self, name: str) -> StructType:
         table = TABLES[name]
@@ -87,7 +100,20 @@ class Warehouse:
         if table.cluster_by:  # statistics of other columns would skip no file, and cost a quarter of a write
             builder = builder.clusterBy(*table.cluster_by).property("delta.dataSkippingStatsColumns", ",".join(table.cluster_by))
         with suppress(ProtocolChangedException):  # another job created it meanwhile
-            builder.execute()
+            try:
+                builder.execute()
+            except AnalysisException as error:
+                if "DELTA_TABLE_NOT_FOUND" not in str(error):
+                    raise
+                self._remove_beginnings(table.name)
+                builder.execute()
+
+    def _remove_beginnings(self, name: str) -> None:
+        """Removes a log without commit, which Delta takes for a table; a job that is about to commit there is given time."""
+        time.sleep(PATIENCE_SECONDS)
+        if not self.exists(name):
+            log, system = self._log(name)
+            system.delete(log, True)
 
     def _check_owner(self, table: Table) -> None:
         properties = self._properties(table.name)

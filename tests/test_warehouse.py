@@ -51,8 +51,10 @@ def test_a_table_of_a_newer_schema_is_refused(
 def test_a_table_of_a_newer_delta_is_refused(tmp_path: Path, shop: dict[str, Any], make_settings: Make, run_job: RunJob) -> None:
     run = run_job("ingest", make_settings(shop))
     log = Path(run.warehouse.path("events")) / "_delta_log"
+    features = {"readerFeatures": ["ofAnotherDay"], "writerFeatures": ["ofAnotherDay"]}
+    newer = {"minReaderVersion": 3, "minWriterVersion": 7} | features
     last = max(int(file.stem) for file in log.glob("*.json"))
-    (log / f"{last + 1:020}.json").write_text(json.dumps({"protocol": {"minReaderVersion": 99, "minWriterVersion": 99}}) + "\n")
+    (log / f"{last + 1:020}.json").write_text(json.dumps({"protocol": newer}) + "\n")
     with pytest.raises(TableError, match=r"events was written by a newer Delta than this one: .*; use the version that wrote it"):
         run_job("ingest", make_settings(shop))
 
@@ -67,3 +69,11 @@ def test_a_table_of_another_domain_is_refused(tmp_path: Path, shop: dict[str, An
     assert {name: size for name, size in now.items() if "job_runs" not in name} == {
         name: size for name, size in before.items() if "job_runs" not in name
     }
+
+
+def test_a_table_that_a_killed_job_began_to_make_is_made(shop: dict[str, Any], make_settings: Make, run_job: RunJob) -> None:
+    settings = make_settings(shop)
+    (Path(settings.root) / "events/_delta_log").mkdir(parents=True)
+    (Path(settings.root) / "items/_delta_log/.tmp").mkdir(parents=True)
+    run = run_job("ingest", settings)
+    assert (run.counts["used"], run.warehouse.read("events").count(), run.warehouse.read("items").count()) == (1, 1, 1)

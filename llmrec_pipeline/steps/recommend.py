@@ -70,11 +70,12 @@ def recommend(run: Run) -> None:
             until,
             query,
         )
-        lists = _published(lists, head, publication, query).persist()
-        _check(run, lists, scorer)
+        made = _published(lists, head, publication, query).persist()
+        _check(run, made, scorer)
+        lists = made.filter(F.col("rank") > 0)
     with run.stage("write"):
         _publish(run, missing, lists, head, scorer, dataset)
-    lists.unpersist()
+    made.unpersist()
     run.wrote(*TABLES)
 
 
@@ -131,7 +132,15 @@ class Ranker:
             "log_s": pa.array(scores.log_s[user, item].astype(np.float64)),
             "basis": pa.array(basis_of(scores, states)[user].tolist(), pa.string()),
         }
-        return pa.table(columns)
+        return pa.concat_tables(
+            [pa.table(columns), _without_candidates(states.user_ids[best.item[:, 0] < 0], pa.table(columns).schema)]
+        )
+
+
+def _without_candidates(user_ids: npt.NDArray[np.str_], schema: pa.Schema) -> pa.Table:
+    """A row of rank 0 for each user to whom nothing can be recommended: all items are known to them, or blocked."""
+    given = {"user_id": pa.array(user_ids.tolist(), pa.string()), "rank": pa.array(np.zeros(len(user_ids), dtype=np.int32))}
+    return pa.table({name: given.get(name, pa.nulls(len(user_ids), schema.field(name).type)) for name in schema.names})
 
 
 def basis_of(scores: Scores, states: States) -> npt.NDArray[np.str_]:
@@ -186,12 +195,16 @@ def _check(run: Run, lists: DataFrame, scorer: Scorer) -> None:
     Raises:
         ConservationError: a known user has no list.
     """
-    totals = only_row(lists.agg(F.count(F.lit(1)).alias("rows"), F.count_distinct("user_id").alias("users")))
+    without = F.count_if(F.col("rank") == 0).alias("without")
+    totals = only_row(lists.agg(F.count(F.lit(1)).alias("rows"), F.count_distinct("user_id").alias("users"), without))
     if totals["users"] != run.counts["users"]:
         raise ConservationError(
             f"{totals['users']} lists for {run.counts['users']} known users, nothing was published; this is a defect, please report it"
         )
-    run.counts |= {"rows": totals["rows"], "items": scorer.catalogue.n_items}
+    run.counts |= {"rows": totals["rows"] - totals["without"], "items": scorer.catalogue.n_items}
+    if totals["without"]:
+        run.counts["users_without_candidates"] = totals["without"]
+        log.info("recommend: %d users have no list, every item is known to them", totals["without"])
 
 
 def _publish(run: Run, missing: list[str], lists: DataFrame, head: Head, scorer: Scorer, dataset: Dataset) -> None:
