@@ -246,11 +246,14 @@ class Warehouse:
 
 @contextmanager
 def _readable(path: str) -> Iterator[None]:
-    """Says in one line that Delta is too old for a table; it raises several unrelated classes then."""
+    """Says in one line that Delta is too old for a table; it raises several unrelated classes then.
+
+    A protocol beyond those that it knows of fails already where Delta decodes the table's log.
+    """
     try:
         yield
     except Exception as error:
-        if not re.search("(?i)protocol|unsupported.?(table)?.?feature", str(error)):
+        if not re.search("(?i)protocol|unsupported.?(table)?.?feature|expression_decoding_failed", str(error)):
             raise
         raise TableError(
             f"table {path} was written by a newer Delta than this one: {str(error).splitlines()[0]}; "
