@@ -20,7 +20,7 @@ help: ## this list
 
 setup: $(READY) ## virtual environment, pinned dependencies, Delta's jars (once)
 
-$(READY): constraints.txt setup.py conf/spark/spark-defaults.conf conf/spark/log4j2.properties conf/spark/ivysettings.xml
+$(READY): constraints.txt setup.py conf/spark/spark-defaults.conf conf/spark/log4j2.properties conf/spark/spark-env.sh conf/spark/ivysettings.xml
 	@bash conf/setup/check-prerequisites.sh "$(PYTHON)"
 	@echo "Setting up .venv (once; torch alone is several GB) ..."
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

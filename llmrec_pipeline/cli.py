@@ -191,6 +191,7 @@ def run_step(name: str, settings: "Settings", *, rebuild: bool = False) -> "Run"
     step = getattr(importlib.import_module(f"llmrec_pipeline.steps.{name}"), name)
     spark = get_session(f"llmrec {name}")
     run = Run(name, settings, spark, Warehouse(spark, settings.root, settings.domain.name, settings.mapping_hash))
+    run.warehouse.create(["job_runs"])  # also the check that a run can be recorded, before it writes anything
     try:
         step(run, rebuild=rebuild) if rebuild and name in REBUILDING else step(run)
     except BaseException as error:

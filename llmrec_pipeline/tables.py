@@ -317,6 +317,7 @@ EVALUATION = Table(
         Column("low", "double", "2.5% of the bootstrap over users"),
         Column("high", "double", "97.5% of the bootstrap over users"),
         Column("n", "long", "users", True),
+        Column("candidates", "string", "all: items first seen before the window; unknown: without the user's known ones", True),
         Column("head_version", "string", "the version that was evaluated", True),
     ),
 )

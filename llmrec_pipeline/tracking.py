@@ -100,7 +100,6 @@ class Run:
             "config_hash": self.settings.digest(),
             "config": json.dumps(self.settings.model_dump(mode="json"), ensure_ascii=False),
         }
-        self.warehouse.create(["job_runs"])
         self.warehouse.append("job_runs", self.spark.createDataFrame([row], self.warehouse.schema("job_runs")))
 
 

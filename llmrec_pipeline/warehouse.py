@@ -5,9 +5,9 @@ Every write is one Delta commit, made only when it changes a row: running a job 
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ from llmrec_pipeline.tables import TABLES, Table
 
 PATIENCE_SECONDS = 3
 CONFLICTS = (ConcurrentAppendException, ConcurrentDeleteDeleteException, ConcurrentDeleteReadException, ConcurrentWriteException)
-_retry_conflicts = retry(
+retry_conflicts = retry(
     retry=retry_if_exception_type(CONFLICTS),
     stop=stop_after_attempt(8),
     wait=wait_random_exponential(multiplier=0.2, max=10),
@@ -130,15 +130,8 @@ class Warehouse:
             )
 
     def _properties(self, name: str) -> dict[str, str]:
-        try:
+        with _readable(self.path(name)):
             rows = self.spark.sql(f"SHOW TBLPROPERTIES delta.`{self.path(name)}`").collect()
-        except Exception as error:  # Delta raises several unrelated classes for a table that it is too old to read
-            if not re.search("(?i)protocol|unsupported.?(table)?.?feature", str(error)):
-                raise
-            raise TableError(
-                f"table {self.path(name)} was written by a newer Delta than this one: {str(error).splitlines()[0]}; "
-                "use the version that wrote it, or name another --set warehouse=..."
-            ) from None
         return {row["key"]: row["value"] for row in rows}
 
     def _detail(self, name: str) -> dict[str, Any]:
@@ -148,14 +141,15 @@ class Warehouse:
         """The table as it stands.
 
         Raises:
-            TableError: it does not exist, or its columns are not the contract's (all discrepancies are named).
+            TableError: it does not exist, its columns are not the contract's (all discrepancies are named), or Delta is too old for it.
         """
         if not self.exists(name):
             writers = " or ".join(f"jobs/{writer}.py" for writer in TABLES[name].writers)
             raise TableError(f"table {self.path(name)} does not exist yet; run {writers} for domain {self.domain!r} first")
         if name in self.rebuilding:
             return self.spark.createDataFrame([], self.schema(name))
-        df = self.spark.read.format("delta").load(self.path(name))
+        with _readable(self.path(name)):
+            df = self.spark.read.format("delta").load(self.path(name))
         self._check_columns(name, df)
         return df
 
@@ -196,7 +190,7 @@ class Warehouse:
         changed = only_row(table.history().where(F.col("operation").isin(*CHANGING)).agg(F.max("version")))[0]
         return f"{name}:{self._detail(name)['id']}@{changed}"
 
-    @_retry_conflicts
+    @retry_conflicts
     def insert_new(self, name: str, rows: DataFrame, predicate: str = "true") -> int:
         """Inserts the rows whose key is unknown, in one commit; returns how many.
 
@@ -213,7 +207,7 @@ class Warehouse:
         metrics = target.alias("t").merge(rows.alias("s"), condition).whenNotMatchedInsertAll().execute()
         return int(only_row(metrics)["num_inserted_rows"])
 
-    @_retry_conflicts
+    @retry_conflicts
     def upsert(self, name: str, rows: DataFrame, predicate: str = "true", delete: str | None = None) -> int:
         """Replaces rows of equal key and inserts the others, in one commit; returns how many were inserted.
 
@@ -248,6 +242,23 @@ class Warehouse:
     def append(self, name: str, rows: DataFrame) -> None:
         self._check_columns(name, rows)
         rows.select(*TABLES[name].column_names).write.format("delta").mode("append").save(self.path(name))
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Says in one line that Delta is too old for a table; it raises several unrelated classes then.
+
+    A protocol beyond those that it knows of fails already where Delta decodes the table's log.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not re.search("(?i)protocol|unsupported.?(table)?.?feature|expression_decoding_failed", str(error)):
+            raise
+        raise TableError(
+            f"table {path} was written by a newer Delta than this one: {str(error).splitlines()[0]}; "
+            "use the version that wrote it, or name another --set warehouse=..."
+        ) from None
 
 
 def in_range(column: str, low: object, high: object) -> str:

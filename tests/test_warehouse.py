@@ -33,30 +33,42 @@ def files(folder: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.parametrize("table", ["items", "job_runs"])
 def test_a_table_of_a_newer_schema_is_refused(
-    spark: SparkSession, tmp_path: Path, shop: dict[str, Any], make_settings: Make, run_job: RunJob
+    spark: SparkSession, tmp_path: Path, shop: dict[str, Any], make_settings: Make, run_job: RunJob, table: str
 ) -> None:
     run = run_job("ingest", make_settings(shop))
-    path = run.warehouse.path("items")
+    path = run.warehouse.path(table)
     spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMN (colour STRING)")
     (tmp_path / "log.csv").write_text("user,item,time\nu2,i2,2024-01-02 10:00:00\n")
     before = {name: files(Path(run.warehouse.path(name))) for name in ("events", "items", "quarantine")}
     with pytest.raises(
-        TableError, match=r"items: has unknown colour; it was written by another version .* name another --set warehouse"
+        TableError, match=rf"{table}: has unknown colour; it was written by another version .* name another --set warehouse"
     ):
         run_job("ingest", make_settings(shop))
     assert {name: files(Path(run.warehouse.path(name))) for name in before} == before
 
 
-def test_a_table_of_a_newer_delta_is_refused(tmp_path: Path, shop: dict[str, Any], make_settings: Make, run_job: RunJob) -> None:
+NEWER = {
+    "version": {"minReaderVersion": 99, "minWriterVersion": 99},
+    "feature": {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["ofOurDay"], "writerFeatures": ["ofOurDay"]},
+}
+
+
+@pytest.mark.parametrize("job", ["ingest", "textualise"])  # one writes the table, one reads it
+@pytest.mark.parametrize("protocol", NEWER)
+def test_a_table_of_a_newer_delta_is_refused(
+    shop: dict[str, Any], make_settings: Make, run_job: RunJob, protocol: str, job: str
+) -> None:
     run = run_job("ingest", make_settings(shop))
     log = Path(run.warehouse.path("events")) / "_delta_log"
-    features = {"readerFeatures": ["ofAnotherDay"], "writerFeatures": ["ofAnotherDay"]}
-    newer = {"minReaderVersion": 3, "minWriterVersion": 7} | features
     last = max(int(file.stem) for file in log.glob("*.json"))
-    (log / f"{last + 1:020}.json").write_text(json.dumps({"protocol": newer}) + "\n")
+    (log / f"{last + 1:020}.json").write_text(json.dumps({"protocol": NEWER[protocol]}) + "\n")
+    before = files(Path(run.warehouse.root))
     with pytest.raises(TableError, match=r"events was written by a newer Delta than this one: .*; use the version that wrote it"):
-        run_job("ingest", make_settings(shop))
+        run_job(job, make_settings(shop))
+    now = files(Path(run.warehouse.root))
+    assert {name for name in before.keys() ^ now.keys() if "job_runs" not in name} == set()
 
 
 def test_a_table_of_another_domain_is_refused(tmp_path: Path, shop: dict[str, Any], make_settings: Make, run_job: RunJob) -> None:

@@ -165,8 +165,11 @@ def _weights(folder: Path) -> list[Path]:
     if files:
         return files
     pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(pattern))
-    found = f"{', '.join(pickled)}, pickles, which can run code when read" if pickled else "no weights"
-    raise ModelError(f"{folder} has no model.safetensors (found {found}); convert the weights with safetensors")
+    if pickled:
+        found, step = f"{', '.join(pickled)}, pickles, which can run code when read", "convert the weights with safetensors"
+    else:
+        found, step = "no weights", "copy the model's folder whole, or name another encoder.source"
+    raise ModelError(f"{folder} has no model.safetensors (found {found}); {step}")
 
 
 def _check_modules(folder: Path, config: EncoderConfig) -> None:

@@ -66,8 +66,8 @@ def load_dataset(run: Run, until: int) -> Dataset:
     hashes = described.select("text_hash")
     if domain.itemless:
         hashes = hashes.unionByName(own_texts(events, domain).select("text_hash"))
-    encoder_id = resolve(run.settings.pipeline.encoder).encoder_id
-    text_hashes, text_vectors = _text_vectors(run, hashes, encoder_id)
+    encoder = resolve(run.settings.pipeline.encoder)
+    text_hashes, text_vectors = _text_vectors(run, hashes, encoder.encoder_id, encoder.dimensions)
     target = described.filter((F.col("event_type") == domain.targets[0]) & F.col("valid_to").isNull())
     newest = items.groupBy("item_id").agg(F.max_by("title", "valid_from").alias("title"), F.min("first_seen").alias("first_seen"))
     rows = newest.join(target.select("item_id", "text_hash"), on="item_id", how="left").orderBy("item_id").toArrow()
@@ -82,10 +82,12 @@ def load_dataset(run: Run, until: int) -> Dataset:
     )
     event_types = tuple(domain.event_types)
     daily = _daily_counts(run, catalogue, event_types, until)
-    return Dataset(catalogue, tuple(rows["title"].to_pylist()), text_hashes, text_vectors, daily, event_types, encoder_id)
+    return Dataset(catalogue, tuple(rows["title"].to_pylist()), text_hashes, text_vectors, daily, event_types, encoder.encoder_id)
 
 
-def _text_vectors(run: Run, hashes: DataFrame, encoder_id: str) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
+def _text_vectors(
+    run: Run, hashes: DataFrame, encoder_id: str, dimensions: int
+) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
     known = run.read("text_embeddings").filter(F.col("encoder_id") == encoder_id).select("text_hash", "embedding")
     wanted = hashes.filter(F.col("text_hash").isNotNull()).distinct()
     found = wanted.join(known, on="text_hash", how="left").orderBy("text_hash").toArrow()
@@ -95,7 +97,7 @@ def _text_vectors(run: Run, hashes: DataFrame, encoder_id: str) -> tuple[tuple[s
         missing = len(found) - len(with_vector)
         raise TableError(f"{missing} of {len(found)} texts have no vector under encoder {encoder_id}; run jobs/encode.py first")
     flat = with_vector["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return tuple(with_vector["text_hash"].to_pylist()), flat.reshape(len(with_vector), -1).astype(np.float32)
+    return tuple(with_vector["text_hash"].to_pylist()), flat.reshape(len(with_vector), dimensions).astype(np.float32)
 
 
 def _daily_counts(run: Run, catalogue: Catalogue, event_types: tuple[str, ...], until: int) -> DailyCounts:

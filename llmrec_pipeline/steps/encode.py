@@ -22,8 +22,8 @@ def encode(run: Run) -> None:
     """Encodes what is new, once: an anti-join on keys decides, one insert-only commit writes (laws 2 and 3)."""
     warehouse = run.warehouse
     texts = run.read("texts")
-    warehouse.create(TABLES)
     spec = resolve(run.settings.pipeline.encoder)
+    warehouse.create(TABLES)
     run.versions["encoder_id"] = spec.encoder_id
     register_encoder(run, spec)
     with run.stage("find new"):

@@ -36,6 +36,7 @@ from llmrec_pipeline.tracking import Report, Run
 log = logging.getLogger("llmrec")
 INPUTS = ("events", "items", "user_sequences", "text_embeddings", "item_neighbours")
 JOINT = "joint"
+FIRST_TIME = "first_time"  # the slice without what the user knows
 
 
 def evaluate(run: Run) -> None:
@@ -179,6 +180,7 @@ def _write(run: Run, head: Head, evaluation: str, estimates: list[Estimate]) -> 
             "low": _or_null(row.low),
             "high": _or_null(row.high),
             "n": row.n,
+            "candidates": "all" if run.settings.domain.repeats and row.slice != FIRST_TIME else "unknown",
             "head_version": head.head_version,
         }
         for row in estimates

@@ -21,7 +21,7 @@ from llmrec_pipeline.steps.states import USERS_PER_BUCKET, advance_states, with_
 from llmrec_pipeline.steps.versions import data_versions, list_id
 from llmrec_pipeline.tables import DEFAULT_RECOMMENDATIONS, RECOMMENDATION_LOG, RECOMMENDATIONS
 from llmrec_pipeline.tracking import Run
-from llmrec_pipeline.warehouse import only_row
+from llmrec_pipeline.warehouse import only_row, retry_conflicts
 
 log = logging.getLogger("llmrec")
 TABLES = ("recommendations", "default_recommendations", "recommendation_log")
@@ -43,25 +43,21 @@ def recommend(run: Run) -> None:
     head = serving_head(run)
     until = last_day(run) + 1
     query = query_at(until, run.settings.domain)
-    newer = run.read("recommendations").filter(F.col("as_of") > moment_of(query)).limit(1).collect()
-    if newer:
-        log.info(
-            "recommend: lists as of %s stand, later than the end of %s; nothing to publish", newer[0]["as_of"], day_of(until - 1)
-        )
+    if _later_lists_stand(run, query):
         run.wrote(*TABLES)
         return
     publication = list_id(run.settings, head.head_version, until, data_versions(run, _inputs(run)))
     run.versions["list_id"] = publication
-    missing = [name for name in TABLES if run.read(name).filter(F.col("list_id") == publication).isEmpty()]
-    if not missing:
+    if not _missing(run, publication):
         log.info("recommend: the lists %s of %s are published", publication, day_of(until - 1))
         run.wrote(*TABLES)
         return
     with run.stage("read"):
         dataset = load_dataset(run, until)
+        neighbours = read_neighbours(run, head.head_version, dataset.catalogue)
     with run.stage("states"):
         advance_states(run, head.model, dataset, head.state_version, until)
-    scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head.head_version, dataset.catalogue))
+    scorer = make_scorer(run, head, dataset, query, neighbours)
     with run.stage("score"):
         lists = _lists(
             run,
@@ -74,9 +70,17 @@ def recommend(run: Run) -> None:
         _check(run, made, scorer)
         lists = made.filter(F.col("rank") > 0)
     with run.stage("write"):
-        _publish(run, missing, lists, head, scorer, dataset)
+        _publish(run, query, publication, lists, scorer, dataset)
     made.unpersist()
     run.wrote(*TABLES)
+
+
+def _later_lists_stand(run: Run, query: Query) -> bool:
+    newer = run.read("recommendations").filter(F.col("as_of") > moment_of(query)).limit(1).collect()
+    if newer:
+        day = day_of(query.day - 1)
+        log.info("recommend: lists as of %s stand, later than the end of %s; nothing to publish", newer[0]["as_of"], day)
+    return bool(newer)
 
 
 def _inputs(run: Run) -> tuple[str, ...]:
@@ -207,9 +211,19 @@ def _check(run: Run, lists: DataFrame, scorer: Scorer) -> None:
         log.info("recommend: %d users have no list, every item is known to them", totals["without"])
 
 
-def _publish(run: Run, missing: list[str], lists: DataFrame, head: Head, scorer: Scorer, dataset: Dataset) -> None:
-    """The log first and the current lists last: who sees a current list finds it in the log."""
-    warehouse = run.warehouse
+def _missing(run: Run, publication: str) -> list[str]:
+    return [name for name in TABLES if run.read(name).filter(F.col("list_id") == publication).isEmpty()]
+
+
+@retry_conflicts
+def _publish(run: Run, query: Query, publication: str, lists: DataFrame, scorer: Scorer, dataset: Dataset) -> None:
+    """The log first and the current lists last: who sees a current list finds it in the log.
+
+    Another run may have published while this one scored, or publishes now: what stands is looked at again, at each try.
+    """
+    if _later_lists_stand(run, query):
+        return
+    warehouse, missing = run.warehouse, _missing(run, publication)
     if "recommendation_log" in missing:
         warehouse.append("recommendation_log", lists.select(*RECOMMENDATION_LOG.column_names))
     if "default_recommendations" in missing:

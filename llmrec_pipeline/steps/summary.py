@@ -13,6 +13,7 @@ from llmrec_pipeline.warehouse import Warehouse
 K = 10
 RECENT, LISTED = 8, 10
 PARTS = ("p", "s")
+RANKED = {"all": "all items", "unknown": "all items that the user does not know"}
 LABELS = {
     "joint": "joint (y)",
     "p": "interest model alone (p)",
@@ -58,7 +59,9 @@ def _print_metrics(console: Console, run: Run) -> None:
     rows = run.read("evaluation").filter((F.col("evaluation_id") == run.versions["evaluation_id"]) & (F.col("k") == K)).collect()
     found = {(row["model"], row["slice"], row["metric"]): row for row in rows}
     first = found["joint", "all", "ndcg"]
-    title = f"Quality on the {run.settings.pipeline.evaluation.window_days} days from {first['window']}: {first['n']:,} users, ranked over all items"
+    days, left_out = run.settings.pipeline.evaluation.window_days, run.counts.get("targets_not_candidates", 0)
+    title = f"Quality on the {days} days from {first['window']}: {first['n']:,} users, ranked over {RANKED[first['candidates']]}"
+    title += f"; {left_out:,} targets are no candidates, left out for all" if left_out else ""
     table = Table(
         "model",
         f"NDCG@{K}",

@@ -130,16 +130,33 @@ def test_delta_parquet_and_a_query_over_several_files(spark: SparkSession, tmp_p
         rows_of(spark, query.model_copy(update={"query": "SELECT lable FROM names"}))
 
 
-def test_orc_is_read_and_avro_says_what_it_needs(spark: SparkSession, tmp_path: Path) -> None:
-    rows = spark.createDataFrame(
-        [("007", {"title": "茶", "tags": ["a", "b"]})], "user string, item struct<title:string,tags:array<string>>"
+@pytest.mark.parametrize("kind", ["orc", "parquet"])
+def test_nested_columns_are_json_that_sql_of_the_domain_reaches(spark: SparkSession, tmp_path: Path, kind: str) -> None:
+    rows = spark.sql(
+        "SELECT '007' AS user, named_struct('title', '茶', 'tags', array('a', 'b')) AS item, map('colour', 'red') AS more, "
+        "12.50BD AS price, DATE'2024-01-31' AS day, TIMESTAMP'2024-01-31 10:00:00' AS at, true AS paid, CAST(NULL AS INT) AS nothing"
     )
-    rows.write.orc(str(tmp_path / "orc"))
-    records = read_records(spark, FilesConfig(path=str(tmp_path / "orc"), format="orc"), (str(tmp_path / "orc"),))
-    (row,) = records.rows.select("user", "item", F.get_json_object("item", "$.tags[1]").alias("tag")).collect()
-    assert tuple(row) == ("007", '{"title":"茶","tags":["a","b"]}', "b")
+    rows.write.format(kind).save(str(tmp_path / "log"))
+    records = read_records(spark, FilesConfig(path=str(tmp_path / "log"), format=kind), (str(tmp_path / "log"),))
+    (row,) = records.rows.drop(RAW, BROKEN, "_file").collect()
+    assert row.asDict() == {
+        "user": "007",
+        "item": '{"title":"茶","tags":["a","b"]}',
+        "more": '{"colour":"red"}',
+        "price": "12.50",
+        "day": "2024-01-31",
+        "at": "2024-01-31 10:00:00",
+        "paid": "true",
+        "nothing": None,
+    }
+    reached = [F.get_json_object("item", "$.tags[1]"), F.get_json_object("more", "$.colour")]
+    assert tuple(records.rows.select(*reached).first() or ()) == ("b", "red")
+
+
+def test_avro_without_its_package_says_so_in_one_line(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "log.avro").write_bytes(b"Obj\x01")
-    with pytest.raises(InputError, match=r"log\.avro' cannot be read as avro: .*spark-avro|cannot be read as avro: .*[Aa]vro"):
+    needed = r"Failed to find data source: avro\. .*deploy the application as per the deployment section of Apache Avro[^\n]*$"
+    with pytest.raises(InputError, match=rf"^source path '[^']*/log\.avro' cannot be read as avro: {needed}"):
         read_records(spark, FilesConfig(path=str(tmp_path / "log.avro"), format="avro"), (str(tmp_path / "log.avro"),))
 
 

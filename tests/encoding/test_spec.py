@@ -73,7 +73,7 @@ def test_weights_that_are_pickles_are_refused_by_name(model_folder: Copy) -> Non
 @pytest.mark.parametrize(
     ("without", "message"),
     [
-        (("*.safetensors",), r"no model\.safetensors \(found no weights\)"),
+        (("*.safetensors",), r"no model\.safetensors \(found no weights\); copy the model's folder whole"),
         (("token*", "vocab*", "special*"), r"has no tokenizer \(expected one of tokenizer\.json"),
         (("config.json",), r"config\.json could not be read as JSON"),
     ],
