@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from llmrec_pipeline.errors import InputError
+from llmrec_pipeline.interest.cancelling import standing
 from llmrec_pipeline.interest.data import Histories, OwnCounts, Query
 
 Float = npt.NDArray[np.float64]
@@ -62,9 +63,9 @@ def recent_weights(
     return _event_matrix(histories, weight[histories.event_step], type_weights, n_items)
 
 
-def known_items(own: OwnCounts, target_types: npt.ArrayLike, n_items: int) -> sparse.csr_array:
-    """[U, N] bool, True: the user had a target event with the item before (DESIGN 1.2). `target_types` is [types] bool."""
-    return own_weights(own, np.asarray(target_types, dtype=np.float64), n_items, None) > 0
+def known_items(own: OwnCounts, known_types: npt.ArrayLike, n_items: int) -> sparse.csr_array:
+    """[U, N] bool, True: the user knows the item (DESIGN 1.2). `known_types` is [types] bool, see `cancelling.known_types`."""
+    return own_weights(own, np.asarray(known_types, dtype=np.float64), n_items, None) > 0
 
 
 def transform(weights: sparse.csr_array, interaction: Interaction) -> sparse.csr_array:
@@ -78,9 +79,15 @@ def transform(weights: sparse.csr_array, interaction: Interaction) -> sparse.csr
 
 
 def _event_matrix(histories: Histories, weight: Float, type_weights: npt.ArrayLike, n_items: int) -> sparse.csr_array:
-    user = histories.step_user[histories.event_step]  # [E]
+    step = histories.event_step  # [E]
+    user = histories.step_user[step]
     by_type = np.asarray(type_weights, dtype=np.float64)[histories.event_type]
-    return _matrix(weight * by_type, user, histories.item, (histories.n_users, n_items))
+    past = np.flatnonzero((weight > 0) & (histories.item >= 0))
+    pair = user[past] * n_items + histories.item[past]
+    nothing = (np.empty(0, dtype=np.int64), np.empty((0, len(histories.cancels))))
+    shares = np.zeros(len(weight))
+    shares[past], _ = standing(pair, histories.event_type[past], step[past], histories.cancels, *nothing)
+    return _matrix(weight * shares * by_type, user, histories.item, (histories.n_users, n_items))
 
 
 def _matrix(values: Float, user: npt.NDArray[np.int64], item: npt.NDArray[np.int32], shape: tuple[int, int]) -> sparse.csr_array:

@@ -41,6 +41,10 @@ class EventTypeConfig(Section):
     target: bool = Field(False, description="True: what the model learns to predict and evaluation counts (DESIGN 1.2)")
     aliases: tuple[str, ...] = Field((), description="other spellings of the type in the log; case never matters")
     weight: NonNegative = Field(1.0, description="weight in co-occurrence and own counts; 0: the type is context only")
+    cancels: str | None = Field(
+        None,
+        description="the type of which such a behaviour takes one back: a return undoes one purchase of the item by the user",
+    )
     needs_item: bool = Field(
         True,
         description="True: a record without item is quarantined; False: it is context, its text made of the record's own item fields",
@@ -93,6 +97,12 @@ class DomainConfig(Section):
     def itemless(self) -> tuple[str, ...]:
         """Types whose behaviours may have no item."""
         return tuple(name for name, kind in self.event_types.items() if not kind.needs_item)
+
+    @property
+    def cancels(self) -> tuple[int, ...]:
+        """By type: position of the type of which a behaviour takes one back; -1: none."""
+        names = list(self.event_types)
+        return tuple(names.index(kind.cancels) if kind.cancels else -1 for kind in self.event_types.values())
 
     @property
     def language(self) -> str:
@@ -155,6 +165,14 @@ class DomainConfig(Section):
         for name, kind in self.event_types.items():
             if self.language not in kind.template:
                 raise ValueError(f"event type {name!r} has no template in {self.language!r}; it has {sorted(kind.template)}")
+            if kind.cancels is not None and kind.cancels not in self.event_types:
+                raise ValueError(
+                    f"event type {name!r} cancels unknown {kind.cancels!r}; {nearest(kind.cancels, self.event_types)}"
+                )
+            if kind.cancels is not None and self.event_types[kind.cancels].cancels is not None:
+                raise ValueError(
+                    f"event type {name!r} cancels {kind.cancels!r}, which cancels another; name a type that cancels none"
+                )
             if kind.target and not kind.needs_item:
                 raise ValueError(f"event type {name!r} has target: true and needs_item: false; what is predicted is an item")
         return self

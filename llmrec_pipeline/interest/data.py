@@ -28,6 +28,7 @@ class Histories:
     event_type: npt.NDArray[np.int8]  # [E] position of the type in the domain's event_types
     text: npt.NDArray[np.int32]  # [E] row in the text matrix; -1: no text
     quantity: npt.NDArray[np.float32]  # [E] NaN where the log has none
+    cancels: tuple[int, ...] = ()  # [types] the type of which a behaviour takes one back, -1: none; empty: none does
 
     @property
     def n_users(self) -> int:
@@ -61,6 +62,7 @@ class Histories:
             event_type=self.event_type[events],
             text=self.text[events],
             quantity=self.quantity[events],
+            cancels=self.cancels,
         )
 
     def take(self, users: Int) -> "Histories":
@@ -87,6 +89,7 @@ class Histories:
             event_type=self.event_type[e0:e1],
             text=self.text[e0:e1],
             quantity=self.quantity[e0:e1],
+            cancels=self.cancels,
         )
 
     @property
@@ -135,10 +138,10 @@ class Query:
 class OwnCounts:
     """Each user's own items as of one moment (CSR over users); the user's whole item history in bounded form.
 
-    `decayed[j, e, h]` sums 2^(-age / half_life_h) over the user's behaviours of type e with that item.
+    `decayed[j, e, h]` sums 2^(-age / half_life_h) over the user's behaviours of type e with that item, as far as they stand.
     """
 
     offsets: Int  # [U + 1]
     item: npt.NDArray[np.int32]  # [M] row in the catalogue
     decayed: npt.NDArray[np.float64]  # [M, event types, half-lives]
-    total: npt.NDArray[np.float64]  # [M, event types] plain counts
+    total: npt.NDArray[np.float64]  # [M, event types] plain counts of what stands

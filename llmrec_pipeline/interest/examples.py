@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_pipeline.config import InterestConfig
+from llmrec_pipeline.interest.cancelling import known_types
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
 from llmrec_pipeline.interest.own import offsets_of, own_before_steps, ranges
 from llmrec_pipeline.interest.popularity import log_popularity
@@ -62,7 +63,7 @@ def targets_of(histories: Histories, catalogue: Catalogue, is_target: npt.NDArra
     """Targets of each step: distinct catalogue items of target events, less those that are no candidates as of the step.
 
     Dropped, and counted: items that the catalogue lacks (`unknown`), items first seen on the step's date or later (`new`) and,
-    where items do not repeat, items of an earlier target event of the user (`masked`).
+    where items do not repeat, items that the user knows by then (`masked`).
     """
     event = np.flatnonzero(is_target[histories.event_type])
     step, item = histories.event_step[event], histories.item[event].astype(np.int64)
@@ -73,11 +74,10 @@ def targets_of(histories: Histories, catalogue: Catalogue, is_target: npt.NDArra
     new = catalogue.first_day[item] >= histories.step_day[step]
     masked = np.zeros(len(step), dtype=bool)
     if not repeats:
-        user_item = histories.step_user[step] * catalogue.n_items + item
-        masked[:] = True
-        masked[np.unique(user_item, return_index=True)[1]] = (
-            False  # steps are in time order: the first occurrence is new to the user
-        )
+        knowing = np.flatnonzero(known_types(is_target, histories.cancels)[histories.event_type] & (histories.item >= 0))
+        of = histories.event_step[knowing]
+        known, first = np.unique(histories.step_user[of] * catalogue.n_items + histories.item[knowing], return_index=True)
+        masked = of[first][np.searchsorted(known, histories.step_user[step] * catalogue.n_items + item)] < step
     keep = ~new & ~masked
     dropped = {"unknown": int(unknown.sum()), "new": int((new & ~masked).sum()), "masked": int(masked.sum())}
     return Targets(offsets_of(np.bincount(step[keep], minlength=histories.n_steps)), item[keep].astype(np.int32), dropped)
@@ -121,6 +121,7 @@ def _own_rows(
     histories: Histories, bearing: npt.NDArray[np.bool_], config: InterestConfig, is_target: npt.NDArray[np.bool_], repeats: bool
 ) -> tuple[Rows, Rows]:
     half_lives = config.repeat_half_lives if repeats else ()
+    is_known = known_types(is_target, histories.cancels)
     own_parts, known_parts = [], []
     for start, stop in _user_blocks(histories):
         steps = slice(histories.step_offsets[start], histories.step_offsets[stop])
@@ -128,7 +129,7 @@ def _own_rows(
         lengths = np.zeros(steps.stop - steps.start, dtype=np.int64)
         lengths[bearing[steps]] = np.diff(counts.offsets)
         features = counts.decayed.reshape(len(counts.item), len(is_target) * len(half_lives)).astype(np.float32)
-        known = counts.total[:, is_target].sum(axis=1) > 0 if not repeats else np.zeros(len(counts.item), dtype=bool)
+        known = counts.total[:, is_known].sum(axis=1) > 0 if not repeats else np.zeros(len(counts.item), dtype=bool)
         of_step = np.repeat(np.arange(len(lengths)), lengths)
         own_parts.append((lengths, counts.item, features))
         known_parts.append((np.bincount(of_step[known], minlength=len(lengths)), counts.item[known], features[known]))

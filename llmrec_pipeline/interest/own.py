@@ -1,7 +1,7 @@
 """A user's own counts per item, the counted part of r_{u,i}(t) (DESIGN 1.5): carried, from whole histories, and before each step.
 
 Legend: U users, S steps, M own items (CSR over users or steps), N items, E behaviour types, R half-lives.
-A behaviour of age a days weighs 2^(-a / half_life). Carried counts hold item ids, not catalogue rows, so that a growing
+A behaviour of age a days weighs 2^(-a / half_life), times what later ones leave of it (`cancelling.py`). Carried counts hold item ids, not catalogue rows, so that a growing
 catalogue leaves them valid; behaviours with an item that the catalogue lacks (-1) are no part of them.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from llmrec_pipeline.interest.cancelling import standing
 from llmrec_pipeline.interest.data import Catalogue, Histories, OwnCounts, Query
 
 Float = npt.NDArray[np.float64]
@@ -24,7 +25,7 @@ class OwnItems:
     offsets: Int  # [U + 1]
     item_id: npt.NDArray[np.str_]  # [M]
     decayed: Float  # [M, E, R]
-    total: Float  # [M, E] plain counts
+    total: Float  # [M, E] plain counts of what stands
 
     @staticmethod
     def empty(n_users: int, n_types: int, n_half_lives: int) -> "OwnItems":
@@ -72,17 +73,22 @@ def advance_own(
     faded = own.decayed * decay_factors(newest - last_time, half_lives)[old_user][:, None, :]
     ids = np.union1d(catalogue.item_ids, own.item_id) if len(own.item_id) else catalogue.item_ids
     old_code, code = rows_of(own.item_id, ids), rows_of(catalogue.item_ids, ids)[histories.item[keep]]
-    key = np.concatenate([old_user * len(ids) + old_code, user * len(ids) + code])
+    old_pair, pair = old_user * len(ids) + old_code, user * len(ids) + code
+    shares, old_shares = standing(
+        pair, histories.event_type[keep], histories.event_step[keep], histories.cancels, old_pair, own.total
+    )
+    counted = is_type * shares[:, None]  # [m, E]
+    key = np.concatenate([old_pair, pair])
     order = np.argsort(key, kind="stable")
     first = np.flatnonzero(np.diff(key[order], prepend=-1))
-    pair = key[order][first]
-    decayed = np.concatenate([faded, added[:, None, :] * is_type[:, :, None]])[order]
-    total = np.concatenate([own.total, is_type.astype(np.float64)])[order]
+    found = key[order][first]
+    decayed = np.concatenate([faded * old_shares[:, :, None], added[:, None, :] * counted[:, :, None]])[order]
+    total = np.concatenate([own.total * old_shares, counted])[order]
     return OwnItems(
-        offsets_of(np.bincount(pair // len(ids), minlength=histories.n_users)),
-        ids[pair % len(ids)],
+        offsets_of(np.bincount(found // len(ids), minlength=histories.n_users)),
+        ids[found % len(ids)],
         np.add.reduceat(decayed, first, axis=0) if len(first) else decayed,
-        np.add.reduceat(total, first, axis=0) if len(first) else total,
+        np.rint(np.add.reduceat(total, first, axis=0)) if len(first) else total,
     )
 
 
@@ -131,7 +137,19 @@ def own_before_steps(
         where = (pairs.of_event[events], histories.event_type[events].astype(np.int64))
         np.add.at(total, where, 1.0)
         np.add.at(decayed, where, 1.0)
+        _take_back(decayed, total, where, histories.cancels)
     return _in_step_order(parts, pairs.item, selected, (n_types, len(half_lives)))
+
+
+def _take_back(decayed: Float, total: Float, where: tuple[Int, Int], cancels: Sequence[int]) -> None:
+    """Takes back, in place, what a step's behaviours cancel (`cancelling.standing`, one step at a time)."""
+    taken = np.asarray(cancels, dtype=np.int64)[where[1]] if len(cancels) else np.full(len(where[1]), -1)
+    cells, times = np.unique(where[0][taken >= 0] * total.shape[1] + taken[taken >= 0], return_counts=True)
+    account = np.divmod(cells, total.shape[1])
+    n = total[account]
+    left = np.maximum(n - times, 0.0)
+    decayed[account] *= (left / np.maximum(n, 1.0))[:, None]
+    total[account] = left
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ MICROS_PER_DAY = 86_400_000_000
 COLUMNS = ("user_id", "event_date", "steps")
 
 
-def to_histories(rows: pa.Table, item_ids: pa.Array, text_hashes: pa.Array, event_types: tuple[str, ...]) -> Histories:
+def to_histories(
+    rows: pa.Table, item_ids: pa.Array, text_hashes: pa.Array, event_types: tuple[str, ...], cancels: tuple[int, ...] = ()
+) -> Histories:
     """Histories of the users in `rows`.
 
     Args:
@@ -25,6 +27,7 @@ def to_histories(rows: pa.Table, item_ids: pa.Array, text_hashes: pa.Array, even
         item_ids: [N] of the catalogue; its positions become item rows.
         text_hashes: positions become text rows.
         event_types: the domain's types in their order.
+        cancels: as `Histories.cancels`.
 
     Raises:
         InputError: rows are not in order, or hold an event type that the domain lacks.
@@ -56,6 +59,7 @@ def to_histories(rows: pa.Table, item_ids: pa.Array, text_hashes: pa.Array, even
         event_type=_types(_field(behaviours, "event_type"), event_types),
         text=_positions(_field(behaviours, "text_hash"), text_hashes, np.int32),
         quantity=pc.fill_null(_field(features, "quantity"), np.nan).to_numpy().astype(np.float32),
+        cancels=cancels,
     )
 
 

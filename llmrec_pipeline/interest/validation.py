@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.interest.cancelling import known_types
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
 from llmrec_pipeline.interest.model import InterestModel
@@ -49,7 +50,8 @@ class Validation:
         logits = parts.logits
         logits[:, self.catalogue.first_day >= self.start.day] = -np.inf
         if not model.repeats:
-            known = (parts.own.total[:, self.is_target].sum(axis=1) > 0) & (parts.own.item >= 0)
+            is_known = known_types(self.is_target, self.histories.cancels)
+            known = (parts.own.total[:, is_known].sum(axis=1) > 0) & (parts.own.item >= 0)
             user = np.repeat(np.arange(len(logits)), np.diff(parts.own.offsets))
             logits[user[known], parts.own.item[known]] = -np.inf
         return logits

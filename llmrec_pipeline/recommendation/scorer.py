@@ -13,6 +13,7 @@ from scipy import sparse
 from llmrec_pipeline.collaborative import Neighbours, borrow, collaborative_inputs, known_items, neighbour_matrix, own_weights
 from llmrec_pipeline.config import CollaborativeConfig, DomainConfig
 from llmrec_pipeline.errors import ConfigError
+from llmrec_pipeline.interest.cancelling import known_types
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, OwnCounts, Query
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.popularity import decayed_counts
@@ -93,7 +94,7 @@ class Scorer:
 
     def candidates(self, own: OwnCounts) -> tuple[npt.NDArray[np.bool_], sparse.csr_array]:
         """[U, N] mask (True = candidate) and known items."""
-        known = known_items(own, self.is_target, self.catalogue.n_items)
+        known = known_items(own, known_types(self.is_target, self.domain.cancels), self.catalogue.n_items)
         return candidate_mask(self.catalogue.first_day, self.query.day, known, self.domain.repeats, self.blocked), known
 
     def similar(self, own: OwnCounts) -> Similar:

@@ -37,12 +37,13 @@ class Dataset:
     text_vectors: npt.NDArray[np.float32]  # [T, D]
     daily: DailyCounts
     event_types: tuple[str, ...]
+    cancels: tuple[int, ...]  # as `Histories.cancels`
     encoder_id: str
 
     def histories(self, rows: pa.Table) -> Histories:
         """Histories of rows of `user_sequences` in the order of (user_id, event_date)."""
         ids = pa.array(self.catalogue.item_ids.tolist(), pa.string())
-        return to_histories(rows, ids, pa.array(self.text_hashes, pa.string()), self.event_types)
+        return to_histories(rows, ids, pa.array(self.text_hashes, pa.string()), self.event_types, self.cancels)
 
 
 def day_number(day: date) -> int:
@@ -82,7 +83,16 @@ def load_dataset(run: Run, until: int) -> Dataset:
     )
     event_types = tuple(domain.event_types)
     daily = _daily_counts(run, catalogue, event_types, until)
-    return Dataset(catalogue, tuple(rows["title"].to_pylist()), text_hashes, text_vectors, daily, event_types, encoder.encoder_id)
+    return Dataset(
+        catalogue,
+        tuple(rows["title"].to_pylist()),
+        text_hashes,
+        text_vectors,
+        daily,
+        event_types,
+        domain.cancels,
+        encoder.encoder_id,
+    )
 
 
 def _text_vectors(

@@ -316,3 +316,25 @@ def test_what_is_predicted_has_an_item(make_settings: Callable[..., Settings]) -
                 "event_types": {"follow": follow},
             }
         )
+
+
+@pytest.mark.parametrize(
+    ("cancels", "message"),
+    [
+        ("purchse", r"event type 'return' cancels unknown 'purchse'; did you mean 'purchase'"),
+        ("return", r"event type 'return' cancels 'return', which cancels another; name a type that cancels none"),
+    ],
+)
+def test_what_a_return_cancels_is_a_type_that_stands_for_itself(
+    make_settings: Callable[..., Settings], cancels: str, message: str
+) -> None:
+    template = {"template": {"en": "{title}"}}
+    with pytest.raises(ConfigError, match=message):
+        make_settings(
+            {
+                "name": "shop",
+                "source": {"path": "log.csv"},
+                "columns": {name: name for name in ("user_id", "item_id", "event_type", "event_time")},
+                "event_types": {"purchase": template | {"target": True}, "return": template | {"cancels": cancels}},
+            }
+        )
