@@ -65,8 +65,13 @@ def read_records(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...
     try:
         records = _read_delta(spark, paths) if source.format == "delta" else _read_files(spark, source, paths)
     except AnalysisException as error:
+        hint = (
+            f"; start with spark-submit --packages org.apache.spark:spark-avro_2.13:{spark.version}"
+            if source.format == "avro"
+            else ""
+        )
         raise InputError(
-            f"source path {', '.join(paths)!r} cannot be read as {source.format}: {str(error).splitlines()[0]}"
+            f"source path {', '.join(paths)!r} cannot be read as {source.format}: {str(error).splitlines()[0]}{hint}"
         ) from None
     words = ["", *source.missing]
     present = {name: F.when(~F.trim(F.col(f"`{name}`")).isin(words), F.col(f"`{name}`")) for name in records.columns}

@@ -21,6 +21,7 @@ from llmrec_pipeline.behaviour.events import (
 from llmrec_pipeline.behaviour.reading import FILE, HEADER, RAW, Records, read_records
 from llmrec_pipeline.behaviour.repetition import CONFLICT, NTH, each_once, split_repeated
 from llmrec_pipeline.behaviour.values import AMBIGUOUS, choose_time_format
+from llmrec_pipeline.config import Settings
 from llmrec_pipeline.errors import ConfigError, ConservationError, InputError
 from llmrec_pipeline.tables import EVENTS, IMPRESSIONS
 from llmrec_pipeline.tracking import Run
@@ -78,9 +79,9 @@ class Delivery:
         return quarantine_rows(self.bad, "ingest", source, self.records.files)
 
 
-def source_paths(run: Run) -> tuple[str, ...]:
+def source_paths(settings: Settings) -> tuple[str, ...]:
     """The paths to read: `{day}` in one stands for the day that the run names."""
-    source, day = run.settings.domain.source, run.settings.pipeline.day
+    source, day = settings.domain.source, settings.pipeline.day
     if source.by_day and not day:
         raise ConfigError(f"source.path {source.path!r} holds {{day}}, but the run names no day; pass --day YYYY-MM-DD")
     return tuple(path.replace("{day}", day or "") for path in source.paths)
@@ -115,7 +116,7 @@ def parse_delivery(run: Run) -> Parsed:
         ConservationError: usable + quarantined is not the number of records.
     """
     domain = run.settings.domain
-    records = read_records(run.spark, domain.source, source_paths(run))
+    records = read_records(run.spark, domain.source, source_paths(run.settings))
     check_mapping(records, domain)
     if "zone" not in domain.model_fields_set:
         log.info("ingest: the domain names no zone; times without one are read as UTC")
@@ -226,7 +227,7 @@ def _leave_headers_out(fates: Fates, records: Records) -> None:
 def known_of(run: Run, delivery: Delivery) -> int:
     """How many of the delivered records the table holds already (a record of lists is known by its elements, not here)."""
     span = delivery.fates.span
-    if span is None or delivery.elements or "events" in run.warehouse.rebuilding:
+    if span is None or delivery.elements:
         return 0
     stored = run.warehouse.read("events").alias("t").filter(in_range("event_date", *span)).select("event_id")
     return stored.join(delivery.events.select("event_id"), on="event_id", how="left_semi").count()

@@ -35,7 +35,8 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         with ThreadPoolExecutor(1) as beside:
             created = beside.submit(warehouse.create, tables)
             delivery = each_record_once(run, parsed)
-        if "events" not in created.result():
+        fresh = created.result() | warehouse.rebuilding
+        if "events" not in fresh:
             delivery.fates.known = known_of(run, delivery)
         _count(run, delivery)
         gone = outdated_events(run, delivery)
@@ -47,7 +48,12 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         written.result()
     if moved or not in_step:
         with run.stage("items"):
-            _write_items(run, delivery, catalogue, touched_items(run, delivery, gone, in_step=in_step))
+            if "items" in fresh and not catalogue:
+                run.counts["items_changed"] = warehouse.insert_new(
+                    "items", derive_items(run.warehouse.read("events"), run.settings.domain)
+                )
+            else:
+                _write_items(run, delivery, catalogue, touched_items(run, delivery, gone, in_step=in_step))
     print_fates(console, delivery)
     run.wrote(*tables)
 

@@ -26,7 +26,7 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
     domain, warehouse = run.settings.domain, run.warehouse
     events, items = run.read("events"), run.read("items")
     warehouse.rebuilding.update(TABLES if rebuild else ())
-    warehouse.create(TABLES)
+    fresh = warehouse.create(TABLES) | warehouse.rebuilding
     with run.stage("texts"):
         described = item_texts(items, events, domain).persist()
         found = distinct_texts(described, domain)
@@ -36,18 +36,27 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
         run.counts["texts_new"] = warehouse.insert_new("texts", new)
     with run.stage("sequences"):
         textual = with_texts(events.filter(F.col("user_id").isNotNull()), described, domain)
-        changed = _changed(textual, warehouse.read("user_sequences")).localCheckpoint()
-        span = only_row(
-            changed.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high"))
-        )
-        run.counts["sequences_changed"] = span["n"]
-        if span["n"] or "user_sequences" in warehouse.rebuilding:
-            whole = textual.join(changed, on=["user_id", "event_date"], how="left_semi")
-            rows = user_sequences(whole, run.settings.pipeline.seed).withColumn(GONE, F.lit(False))
-            rows = rows.unionByName(changed.filter(GONE), allowMissingColumns=True)
-            warehouse.upsert("user_sequences", rows, in_range("event_date", span["low"], span["high"]), delete=GONE)
+        if "user_sequences" in fresh:
+            sequences = user_sequences(textual, run.settings.pipeline.seed)
+            run.counts["sequences_changed"] = warehouse.insert_new("user_sequences", sequences)
+        else:
+            _write_changed(run, textual)
     described.unpersist()
     run.wrote(*TABLES)
+
+
+def _write_changed(run: Run, textual: DataFrame) -> None:
+    warehouse = run.warehouse
+    changed = _changed(textual, warehouse.read("user_sequences")).localCheckpoint()
+    span = only_row(
+        changed.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high"))
+    )
+    run.counts["sequences_changed"] = span["n"]
+    if span["n"]:
+        whole = textual.join(changed, on=["user_id", "event_date"], how="left_semi")
+        rows = user_sequences(whole, run.settings.pipeline.seed).withColumn(GONE, F.lit(False))
+        rows = rows.unionByName(changed.filter(GONE), allowMissingColumns=True)
+        warehouse.upsert("user_sequences", rows, in_range("event_date", span["low"], span["high"]), delete=GONE)
 
 
 def _changed(textual: DataFrame, sequences: DataFrame) -> DataFrame:

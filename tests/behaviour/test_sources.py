@@ -155,7 +155,7 @@ def test_nested_columns_are_json_that_sql_of_the_domain_reaches(spark: SparkSess
 
 def test_avro_without_its_package_says_so_in_one_line(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "log.avro").write_bytes(b"Obj\x01")
-    needed = r"Failed to find data source: avro\. .*deploy the application as per the deployment section of Apache Avro[^\n]*$"
+    needed = r"Failed to find data source: avro\. .*deploy the application as per the deployment section of Apache Avro[^\n]*; start with spark-submit --packages org\.apache\.spark:spark-avro_2\.13:4\."
     with pytest.raises(InputError, match=rf"^source path '[^']*/log\.avro' cannot be read as avro: {needed}"):
         read_records(spark, FilesConfig(path=str(tmp_path / "log.avro"), format="avro"), (str(tmp_path / "log.avro"),))
 
@@ -250,6 +250,8 @@ def test_histories_and_impressions_become_events_and_impressions(
     preview(spark, settings, 1)
     shown = capsys.readouterr().out
     assert "read Title {1}, food soup" in shown
+    assert "Impressions that nobody acted on" in shown
+    assert "N7" in shown.split("Impressions")[1]
     assert not (tmp_path / "warehouse").exists()
     for new in (11, 0):
         run = run_job("ingest", settings)
@@ -270,3 +272,16 @@ def test_histories_and_impressions_become_events_and_impressions(
     assert {(row.user_id, row.item_id, row.rank) for row in ignored} >= {("U1", "N7", 2), ("U6", "N1", 1)}
     assert {row.outcome for row in ignored} == {"ignored"}
     assert run.warehouse.read("quarantine").select(RAW[1:]).count() == 0
+
+
+def test_a_dry_run_of_a_day_reads_that_day(
+    spark: SparkSession, tmp_path: Path, make_settings: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "2024-01-02.csv").write_text(
+        "user,item,action,time\nann,lamp,buy,2024-01-02 10:00:00\n,lamp,buy,2024-01-02 11:00:00\n"
+    )
+    described = DOMAIN | {"source": {"path": str(tmp_path / "{day}.csv"), "format": "csv"}}
+    preview(spark, make_settings(described, "day='2024-01-02'"), 5)
+    events, refused = capsys.readouterr().out.split("Quarantine")
+    assert "lamp" in events
+    assert "no user" in refused
