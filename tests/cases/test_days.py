@@ -21,7 +21,7 @@ from llmrec_pipeline.steps import recommend as recommend_step
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent
 JOBS = ("ingest", "textualise", "encode", "recommend")
-EVE, DAYS = "2024-01-29", ("2024-01-30", "2024-01-31")
+DAYS = ("2024-01-29", "2024-01-30", "2024-01-31")
 Settings_ = Callable[[str], Settings]
 KEYS = {
     "events": ("event_id",),
@@ -72,9 +72,9 @@ def base(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for day in DAYS:
         (folder / f"in/{day}.csv").write_text(header + "\n".join(lines[day]) + "\n")
     before = [line for day, rows in lines.items() if day not in DAYS for line in rows]
-    (folder / f"in/{EVE}.csv").write_text(header + "\n".join(before) + "\n")
+    (folder / "in/2024-01-28.csv").write_text(header + "\n".join(before) + "\n")
     for job in ("ingest", "textualise", "encode", "train"):
-        run_step(job, settings_in(folder, folder / "base")(EVE))
+        run_step(job, settings_in(folder, folder / "base")("2024-01-28"))
     return folder
 
 
@@ -156,7 +156,7 @@ def test_25_after_runs_by_hand_the_schedule_ends_where_it_would_have(base: Path,
     runs = pl.read_delta(str(folder / "shop/job_runs")).filter(pl.col("job") == "ingest").sort("started_at")
     found = [(str(day), status) for day, status in runs.select("day", "status").iter_rows()]
     by_hand = [(DAYS[1], "succeeded"), (DAYS[1], "succeeded"), ("2024-02-01", "failed")]
-    assert found == [(EVE, "succeeded"), *by_hand, *((day, "succeeded") for day in DAYS)]
+    assert found == [("2024-01-28", "succeeded"), *by_hand, *((day, "succeeded") for day in DAYS)]
 
 
 def test_25_a_back_fill_while_the_daily_run_is_on_loses_nothing(base: Path, undisturbed: Path) -> None:
@@ -164,9 +164,9 @@ def test_25_a_back_fill_while_the_daily_run_is_on_loses_nothing(base: Path, undi
     settings = settings_in(base, folder)
     with ThreadPoolExecutor(2) as pool:
         for job in JOBS:
-            list(pool.map(lambda day, job=job: run_step(job, settings(day)), DAYS))
+            list(pool.map(lambda day, job=job: run_step(job, settings(day)), DAYS[:2]))
     for job in JOBS:
-        run_step(job, settings(DAYS[1]))
+        run_step(job, settings(DAYS[2]))
     assert_same_tables(folder, undisturbed)
 
 
@@ -174,7 +174,7 @@ def test_25_an_older_day_that_ends_later_does_not_set_the_lists_back(base: Path,
     """The back-fill has looked whether later lists stand, and scores; meanwhile the daily run publishes."""
     folder = delivered(base, "overtaken")
     settings, check = settings_in(base, folder), recommend_step._check
-    for day in DAYS:
+    for day in DAYS[:2]:
         for job in JOBS[:3]:
             run_step(job, settings(day))
 
