@@ -67,7 +67,7 @@ def read_records(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...
     except AnalysisException as error:
         hint = (
             f"; start with spark-submit --packages org.apache.spark:spark-avro_2.13:{spark.version}"
-            if source.format == "avro"
+            if source.format == "avro" and "find data source" in str(error)
             else ""
         )
         raise InputError(

@@ -12,14 +12,21 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from llmrec_pipeline.interest.data import rows_of
+
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
+
+
+def taken_types(kind: npt.NDArray[np.integer], cancels: Sequence[int]) -> Int:
+    """[m] the type of which each behaviour takes one back, -1: none; `cancels` as in `Histories`."""
+    return np.asarray(cancels, dtype=np.int64)[kind] if len(cancels) else np.full(len(kind), -1)
 
 
 def known_types(is_target: Sequence[bool] | npt.NDArray[np.bool_], cancels: Sequence[int]) -> npt.NDArray[np.bool_]:
     """[E] True: the item of such a behaviour is known to the user; targets, and what takes one back, for it was bought before."""
     target = np.asarray(is_target, dtype=np.bool_)
-    taken = np.asarray(cancels, dtype=np.int64) if len(cancels) else np.full(len(target), -1)
+    taken = taken_types(np.arange(len(target)), cancels)
     known: npt.NDArray[np.bool_] = target | ((taken >= 0) & target[taken])
     return known
 
@@ -41,7 +48,7 @@ def standing(
         [m] and [M, E] shares in [0, 1]; the sum of an account's shares is its balance.
     """
     shares, shares_before = np.ones(len(pair)), np.ones(before.shape)
-    taken = np.asarray(cancels, dtype=np.int64)[kind] if len(cancels) else np.full(len(pair), -1)
+    taken = taken_types(kind, cancels)
     takes = taken >= 0
     if not takes.any():
         return shares, shares_before
@@ -49,7 +56,7 @@ def standing(
     rows = np.flatnonzero(np.isin(account, account[takes]))
     rows = rows[np.lexsort((takes[rows], step[rows], account[rows]))]
     accounts, first, of = np.unique(account[rows], return_index=True, return_inverse=True)
-    held = _find(before_pair, accounts // len(cancels))  # [accounts] row in `before`; -1: none
+    held = rows_of(accounts // len(cancels), before_pair)  # [accounts] row in `before`; -1: none
     cell = (held, accounts % len(cancels))
     opening = np.where(held >= 0, before[cell], 0.0) if len(before) else np.zeros(len(accounts))
     last = np.append(first[1:], len(rows)) - 1
@@ -76,10 +83,3 @@ def _keeps(sign: Float, first: Int, of: Int, opening: Float) -> Float:
     n[first] = opening
     keeps: Float = np.where((sign < 0) & (n > 0), (n - 1) / np.maximum(n, 1.0), 1.0)
     return keeps
-
-
-def _find(known: Int, wanted: Int) -> Int:
-    if not len(known):
-        return np.full(len(wanted), -1)
-    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return np.where(known[place] == wanted, place, -1)

@@ -4,6 +4,7 @@ Legend: U users, S steps, E behaviours; offsets are CSR-style (row r owns [offse
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -145,3 +146,11 @@ class OwnCounts:
     item: npt.NDArray[np.int32]  # [M] row in the catalogue
     decayed: npt.NDArray[np.float64]  # [M, event types, half-lives]
     total: npt.NDArray[np.float64]  # [M, event types] plain counts of what stands
+
+
+def rows_of(ids: npt.NDArray[Any], known: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Position of each id in the ascending array `known`; -1 where it is not there."""
+    if not len(known):
+        return np.full(len(ids), -1, dtype=np.int32)
+    found = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return np.where(known[found] == ids, found, -1).astype(np.int32)

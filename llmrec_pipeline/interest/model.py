@@ -8,8 +8,8 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from llmrec_pipeline.config import InterestConfig
+from llmrec_pipeline.interest.data import rows_of
 from llmrec_pipeline.interest.head import Head
-from llmrec_pipeline.interest.own import rows_of
 from llmrec_pipeline.interest.recurrence import ItemVectors, Recurrence
 from llmrec_pipeline.interest.state import Layout
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmrec_pipeline.interest.cancelling import standing
-from llmrec_pipeline.interest.data import Catalogue, Histories, OwnCounts, Query
+from llmrec_pipeline.interest.cancelling import standing, taken_types
+from llmrec_pipeline.interest.data import Catalogue, Histories, OwnCounts, Query, rows_of
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
@@ -143,7 +143,7 @@ def own_before_steps(
 
 def _take_back(decayed: Float, total: Float, where: tuple[Int, Int], cancels: Sequence[int]) -> None:
     """Takes back, in place, what a step's behaviours cancel (`cancelling.standing`, one step at a time)."""
-    taken = np.asarray(cancels, dtype=np.int64)[where[1]] if len(cancels) else np.full(len(where[1]), -1)
+    taken = taken_types(where[1], cancels)
     cells, times = np.unique(where[0][taken >= 0] * total.shape[1] + taken[taken >= 0], return_counts=True)
     account = np.divmod(cells, total.shape[1])
     n = total[account]
@@ -197,11 +197,3 @@ def ranges(starts: Int, lengths: Int) -> Int:
     """The numbers [starts[r], starts[r] + lengths[r]) of all rows r, one row after another."""
     offsets = offsets_of(lengths)
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-
-
-def rows_of(ids: npt.NDArray[np.str_], known: npt.NDArray[np.str_]) -> npt.NDArray[np.int32]:
-    """Position of each id in the ascending array `known`; -1 where it is not there."""
-    if not len(known):
-        return np.full(len(ids), -1, dtype=np.int32)
-    found = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-    return np.where(known[found] == ids, found, -1).astype(np.int32)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from llmrec_pipeline.errors import ModelError
-from llmrec_pipeline.interest.own import OwnItems, rows_of
+from llmrec_pipeline.interest.data import rows_of
+from llmrec_pipeline.interest.own import OwnItems
 
 Float = npt.NDArray[np.float64]
 
