@@ -15,6 +15,7 @@ setup(
         "delta-spark",
         "torch",
         "transformers",
+        "openvino",
         "safetensors",
         "pyarrow",
         "numpy",

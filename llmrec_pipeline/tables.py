@@ -167,7 +167,7 @@ ENCODERS = Table(
     key=("config_hash",),
     writers=("encode",),
     columns=(
-        Column("config_hash", "string", "hash of the encoder config as asked for", True),
+        Column("config_hash", "string", "hash of what the encoder config asks for, less what moves no vector", True),
         Column("encoder_id", "string", "hash of all that determines a vector", True),
         Column("source", "string", "package:, folder or hub: id", True),
         Column("revision", "string", "pinned revision; the package's version"),
@@ -179,6 +179,11 @@ ENCODERS = Table(
         Column("max_length", "int", "tokens per text", True),
         Column("backend", "string", "what computes the forward pass", True),
         Column("precision", "string", "arithmetic of the forward pass", True),
+        Column(
+            "trials",
+            "array<struct<backend:string,precision:string,tokens_per_second:double,cosine:double,error:string,processor:string>>",
+            "what was measured for backend and precision auto; cosine: the lowest to torch fp32; null: both were named",
+        ),
     ),
 )
 

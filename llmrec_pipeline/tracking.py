@@ -43,10 +43,15 @@ class Run:
     seconds: float = 0.0
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Report]:
+    def stage(self, name: str, tasks: int | None = None, **amounts: int) -> Iterator[Report]:
         """Times a part of the job under a progress bar.
 
         The bar follows Spark's tasks, until the body calls what it is given with (done, total).
+
+        Args:
+            name: under which its seconds are kept.
+            tasks: how many tasks do the work, where those of other Spark stages do not count.
+            amounts: what these tasks share evenly, such as tokens=9_000; the bar tells how much is done, and the last one's rate.
         """
         began = time.perf_counter()
         columns = (
@@ -59,7 +64,7 @@ class Run:
         )
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task(f"{self.job}: {name}", total=None, unit="")
-            watcher = _TaskWatcher(self.spark, progress, bar)
+            watcher = _TaskWatcher(self.spark, progress, bar, tasks, amounts)
             watcher.start()
             try:
                 yield watcher.report
@@ -106,10 +111,12 @@ class Run:
 class _TaskWatcher(threading.Thread):
     """Moves a bar with the tasks of Spark's active stages, until the body reports progress of its own."""
 
-    def __init__(self, spark: SparkSession, progress: Progress, bar: TaskID) -> None:
+    def __init__(self, spark: SparkSession, progress: Progress, bar: TaskID, tasks: int | None, amounts: dict[str, int]) -> None:
         super().__init__(daemon=True)
         self._tracker = spark.sparkContext.statusTracker()
         self._progress, self._bar = progress, bar
+        self._tasks, self._amounts = tasks, amounts
+        self._began = time.perf_counter()
         self._done = threading.Event()
         self._own = False
 
@@ -121,10 +128,18 @@ class _TaskWatcher(threading.Thread):
         while not self._done.wait(POLL_SECONDS):
             if self._own or self._progress.disable:
                 continue
-            infos = [info for stage in self._tracker.getActiveStageIds() if (info := self._tracker.getStageInfo(stage))]
+            active = [info for stage in self._tracker.getActiveStageIds() if (info := self._tracker.getStageInfo(stage))]
+            infos = [info for info in active if self._tasks in (None, info.numTasks)]
             if infos:
                 done, total = sum(i.numCompletedTasks for i in infos), sum(i.numTasks for i in infos)
-                self._progress.update(self._bar, completed=done, total=total, unit=f"{done}/{total} tasks")
+                self._progress.update(self._bar, completed=done, total=total, unit=self._unit(done, total))
+
+    def _unit(self, done: int, total: int) -> str:
+        if not self._amounts:
+            return f"{done}/{total} tasks"
+        shares = [f"{amount * done // total:,}/{amount:,} {name}" for name, amount in self._amounts.items()]
+        name, amount = list(self._amounts.items())[-1]
+        return f"{', '.join(shares)}, {amount * done / total / (time.perf_counter() - self._began):,.0f} {name}/s"
 
     def stop(self) -> None:
         self._done.set()

@@ -15,6 +15,7 @@ from llmrec_pipeline.session import get_session
 from llmrec_pipeline.tracking import Run
 
 ROOT = Path(__file__).parent.parent
+PLAIN_ENCODER = ("encoder.backend=torch", "encoder.precision=fp32")  # not measured anew in each of the suite's warehouses
 TINY = {
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.shuffle.partitions": "2",
@@ -48,7 +49,7 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
         file = tmp_path / f"{domain['name']}.yaml"
         file.write_text(yaml.safe_dump(domain, sort_keys=False, allow_unicode=True), encoding="utf-8")
         paths = (f"warehouse={tmp_path / 'warehouse'}", f"tracking.uri=sqlite:///{tmp_path / 'mlflow.db'}")
-        return load_settings(ROOT / "conf/pipeline.yaml", str(file), (*paths, *overrides))
+        return load_settings(ROOT / "conf/pipeline.yaml", str(file), (*paths, *PLAIN_ENCODER, *overrides))
 
     return make
 

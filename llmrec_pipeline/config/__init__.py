@@ -5,12 +5,21 @@ Unknown keys are refused with the nearest known one. Every field carries its uni
 
 from llmrec_pipeline.config.domain import DEFAULT_TIME_FORMAT, EPOCHS, DomainConfig, EventTypeConfig, ListConfig
 from llmrec_pipeline.config.loading import Settings, hash_json, load_settings
-from llmrec_pipeline.config.pipeline import CollaborativeConfig, EncoderConfig, InterestConfig, JointConfig, PipelineConfig
+from llmrec_pipeline.config.pipeline import (
+    BackendName,
+    CollaborativeConfig,
+    EncoderConfig,
+    InterestConfig,
+    JointConfig,
+    PipelineConfig,
+    PrecisionName,
+)
 from llmrec_pipeline.config.source import FilesConfig, SourceConfig
 
 __all__ = [
     "DEFAULT_TIME_FORMAT",
     "EPOCHS",
+    "BackendName",
     "CollaborativeConfig",
     "DomainConfig",
     "EncoderConfig",
@@ -20,6 +29,7 @@ __all__ = [
     "JointConfig",
     "ListConfig",
     "PipelineConfig",
+    "PrecisionName",
     "Settings",
     "SourceConfig",
     "hash_json",

@@ -6,6 +6,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from llmrec_pipeline.config.section import NonNegative, Section, Share
 
+BackendName = Literal["torch", "openvino"]
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+
 
 class EncoderConfig(Section):
     """The language model that turns texts into vectors."""
@@ -17,17 +20,32 @@ class EncoderConfig(Section):
     pooling: Literal["mean", "cls", "last"] = Field("mean", description="how token vectors become one vector")
     normalise: bool = Field(True, description="scale vectors to unit length")
     max_length: int = Field(64, ge=4, description="tokens per text, special tokens included; what is beyond is cut off")
-    token_budget: PositiveInt = Field(
-        1024, description="padded tokens per forward pass; best on CPU, a GPU wants more (docs/encoding.md)"
+    backend: Literal["auto"] | BackendName = Field(
+        "auto", description="what computes the forward pass; auto: timed where it runs, once per encoder and warehouse"
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the forward pass; part of encoder_id")
+    precision: Literal["auto"] | PrecisionName = Field(
+        "auto", description="arithmetic of the forward pass; auto: the fastest that keeps min_cosine; part of encoder_id"
+    )
+    min_cosine: float = Field(0.9999, ge=0, le=1, description="to torch fp32's vectors; auto takes nothing below it")
+    token_budget: PositiveInt | None = Field(
+        None, description="padded tokens per forward pass; absent: 1,024 on a CPU, 65,536 on a GPU (docs/encoding.md)"
+    )
+    max_unknown_share: Share = Field(
+        0.05, description="of a run's tokens; with more unknown ones the encoder does not know the language, and encode stops"
+    )
 
     @model_validator(mode="after")
     def _one_text_fits(self) -> "EncoderConfig":
-        if self.token_budget < self.max_length:
+        if self.token_budget is not None and self.token_budget < self.max_length:
             raise ValueError(
                 f"token_budget {self.token_budget} is less than max_length {self.max_length}; one text must fit a pass"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _computable(self) -> "EncoderConfig":
+        if self.backend == "openvino" and self.precision == "fp16":
+            raise ValueError("backend openvino computes in fp32 or bf16, not in fp16; name one of them, or backend torch")
         return self
 
 

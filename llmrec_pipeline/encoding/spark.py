@@ -1,68 +1,142 @@
-"""The encoder on Spark's executors: a function for `DataFrame.mapInArrow`, and partitions of equal work (DESIGN 1.3, 6).
+"""The encoder on Spark's executors: texts to tokens, tasks of equal numbers of tokens, tokens to vectors (DESIGN 1.3, 6).
 
 Example:
-    balance(texts, tasks).mapInArrow(encode_batches(spec, config), VECTORS_SCHEMA)
+    tokens = tokenise(texts, spec, config).persist()
+    vectors = encode(balance(tokens, tasks), spec, config)
 """
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from llmrec_pipeline.config import EncoderConfig
-from llmrec_pipeline.encoding.encoder import Encoded, Encoder
+from llmrec_pipeline.encoding.batching import Tokens
+from llmrec_pipeline.encoding.choosing import Trial, candidates, run_trials
+from llmrec_pipeline.encoding.encoder import NOT_FINITE, Encoder, Launched
 from llmrec_pipeline.encoding.spec import EncoderSpec, describe, locate
+from llmrec_pipeline.encoding.tokenizer import Tokenizer, max_chars
 from llmrec_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile
     from pyspark.sql import DataFrame, SparkSession
 
-VECTORS_SCHEMA = "text_hash string, embedding array<float>, tokens int, reason string"
-WINDOW = 20_000  # texts gathered before they are sorted by length; with 384 dimensions some 70 MB
 ROWS_OUT = 1_000  # rows of an Arrow batch given back to Spark: 1.5 MB at 384 dimensions
 
-_ARROW = pa.schema(
-    [("text_hash", pa.string()), ("embedding", pa.list_(pa.float32())), ("tokens", pa.int32()), ("reason", pa.string())]
+TOKENS = pa.schema(
+    [
+        ("text_hash", pa.string()),
+        ("ids", pa.list_(pa.int32())),
+        ("tokens", pa.int32()),
+        ("unknown", pa.int32()),
+        ("truncated", pa.bool_()),
+        ("reason", pa.string()),
+    ]
 )
-_loaded: dict[str, Encoder] = {}  # device -> encoder, of one encoder_id; lives as long as the Python worker
+VECTORS = pa.schema(
+    [
+        ("text_hash", pa.string()),
+        ("embedding", pa.list_(pa.float32())),
+        ("tokens", pa.int32()),
+        ("padding", pa.int32()),
+        ("seconds", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+TRIALS = pa.schema(
+    [
+        ("backend", pa.string()),
+        ("precision", pa.string()),
+        ("tokens_per_second", pa.float64()),
+        ("cosine", pa.float64()),
+        ("error", pa.string()),
+        ("processor", pa.string()),
+    ]
+)
+SPARK_TYPES = {"int32": "int", "float": "float", "double": "double", "bool": "boolean", "string": "string"}
+Batches = Iterator[pa.RecordBatch]
+# what a Python worker keeps for as long as it lives, of one encoder_id
+_tokenizers: dict[str, Tokenizer] = {}  # encoder_id ->
+_encoders: dict[str, Encoder] = {}  # device ->
 
 
-def encode_batches(spec: EncoderSpec, config: EncoderConfig) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function for `mapInArrow`: columns (text_hash, text) in, VECTORS_SCHEMA out.
+def tokenise(texts: "DataFrame", spec: EncoderSpec, config: EncoderConfig) -> "DataFrame":
+    """Columns (text_hash, text) to TOKENS: `ids` are the text's tokens, none where there is a reason why not.
 
-    A text that has no vector gets a null embedding and its reason; it does not fail the job. The result is pickled by
-    name, so that it finds `_loaded` in the worker instead of carrying one.
+    Texts are cut before they leave the JVM: one of many megabytes costs no more than a page.
 
     Raises (when it runs):
         ModelError: the worker's files are not those of `spec`.
     """
-    return partial(_encode_partition, spec, config)
+    from pyspark.sql import functions as F
+
+    start = F.regexp_replace(F.coalesce("text", F.lit("")), r"(?U)^\s+", "")
+    cut = texts.select("text_hash", F.substring(start, 1, max_chars(spec.max_length) + 1).alias("text"))
+    return cut.mapInArrow(tokenise_batches(spec, config), _ddl(TOKENS))
 
 
-def balance(texts: "DataFrame", partitions: int) -> "DataFrame":
-    """Deals rows to partitions so that each gets about equal numbers of characters, a cheap proxy for tokens.
+def balance(tokens: "DataFrame", partitions: int) -> "DataFrame":
+    """Deals rows to partitions of about equal numbers of tokens, each sorted by length, the longest first.
 
     Texts of one length are dealt in turn, in the order of their hashes, starting at a partition that depends on the
     length: partitions differ by at most one text of each length, and the same rows always go the same way.
 
     Args:
-        texts: columns text_hash (distinct) and text among others.
+        tokens: columns text_hash (distinct) and tokens among others.
         partitions: tasks of the stage that encodes.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    chars = F.coalesce(F.length("text"), F.lit(0))
-    turn = F.row_number().over(Window.partitionBy(chars).orderBy("text_hash"))
-    numbered = texts.withColumn("_partition", F.pmod(turn + F.hash(chars).cast("long"), F.lit(partitions)).cast("int"))
-    return numbered.repartitionById(partitions, "_partition").drop("_partition")
+    turn = F.row_number().over(Window.partitionBy("tokens").orderBy("text_hash"))
+    numbered = tokens.withColumn("_partition", F.pmod(turn + F.hash("tokens").cast("long"), F.lit(partitions)).cast("int"))
+    dealt = numbered.repartitionById(partitions, "_partition").drop("_partition")
+    return dealt.sortWithinPartitions(F.desc("tokens"), "text_hash")
+
+
+def encode(tokens: "DataFrame", spec: EncoderSpec, config: EncoderConfig) -> "DataFrame":
+    """Columns (text_hash, ids) to VECTORS, on the executors' GPUs where Spark assigns any.
+
+    A text whose vector is not finite gets a null embedding and the reason; it does not fail the job. `seconds` is the row's
+    share of the time that its task spent computing, so that its sum is the time of all tasks.
+
+    Raises (when it runs):
+        ModelError: the worker's files are not those of `spec`, or it does not compute in the spec's precision.
+    """
+    rows = tokens.select("text_hash", "ids")
+    return rows.mapInArrow(encode_batches(spec, config), _ddl(VECTORS), profile=gpu_profile(tokens.sparkSession))
+
+
+def measure(texts: "DataFrame", spec: EncoderSpec, config: EncoderConfig) -> list[Trial]:
+    """Times the candidates that `config` leaves open, in one task, on a sample of texts (column text); `spec` is in torch fp32."""
+    from pyspark.sql import functions as F
+
+    cut = texts.select(F.substring("text", 1, max_chars(spec.max_length)).alias("text")).coalesce(1)
+    rows = cut.mapInArrow(
+        partial(_trial_partition, spec, config), _ddl(TRIALS), profile=gpu_profile(texts.sparkSession)
+    ).collect()
+    return [Trial(**row.asDict()) for row in rows]
+
+
+# Functions for `mapInArrow` are partials of module functions: pickled by name, they find what the worker has loaded.
+
+
+def tokenise_batches(spec: EncoderSpec, config: EncoderConfig) -> Callable[[Batches], Batches]:
+    """The function behind `tokenise`."""
+    return partial(_tokenise_partition, spec, config)
+
+
+def encode_batches(spec: EncoderSpec, config: EncoderConfig) -> Callable[[Batches], Batches]:
+    """The function behind `encode`: what `balance` has sorted is packed into batches of equal length, one Arrow batch at a time."""
+    return partial(_encode_partition, spec, config)
 
 
 def loaded_encoder(spec: EncoderSpec, config: EncoderConfig, device: str) -> Encoder:
@@ -71,30 +145,28 @@ def loaded_encoder(spec: EncoderSpec, config: EncoderConfig, device: str) -> Enc
     Raises:
         ModelError: the worker's files are not those of `spec`.
     """
-    if any(encoder.spec.encoder_id != spec.encoder_id for encoder in _loaded.values()):
-        _loaded.clear()
-    if device not in _loaded:
-        _loaded[device] = Encoder(_verified(spec, config), device, config.token_budget)
-    _loaded[device].token_budget = config.token_budget
-    return _loaded[device]
+    if any(encoder.spec.encoder_id != spec.encoder_id for encoder in _encoders.values()):
+        _encoders.clear()
+    if device not in _encoders:
+        _encoders[device] = Encoder(_verified(spec, config), device, config.token_budget, task_threads())
+    return _encoders[device]
 
 
 def task_device() -> str:
-    """The GPU that Spark assigned to this task, as cuda:N; else cpu, with as many torch threads as the task has cores.
-
-    A number of threads set by OMP_NUM_THREADS (Spark sets it to spark.task.cpus for its workers) stands.
-    """
+    """The GPU that Spark assigned to this task, as cuda:N; else cpu."""
     from pyspark import TaskContext
 
     context = TaskContext.get()
     gpu = context.resources().get("gpu") if context else None
-    if gpu:
-        return f"cuda:{gpu.addresses[0]}"
-    if context and "OMP_NUM_THREADS" not in os.environ:
-        import torch
+    return f"cuda:{gpu.addresses[0]}" if gpu else "cpu"
 
-        torch.set_num_threads(context.cpus())
-    return "cpu"
+
+def task_threads() -> int:
+    """Threads of a forward pass: OMP_NUM_THREADS (Spark sets it to spark.task.cpus for its workers), else the task's cores."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return int(os.environ.get("OMP_NUM_THREADS") or (context.cpus() if context else 1))
 
 
 def gpu_profile(spark: "SparkSession") -> "ResourceProfile | None":
@@ -112,10 +184,19 @@ def gpu_profile(spark: "SparkSession") -> "ResourceProfile | None":
     return ResourceProfileBuilder().require(TaskResourceRequests().cpus(cpus).resource("gpu", 1)).build
 
 
+def _ddl(schema: pa.Schema) -> str:
+    """The schema as Spark writes it."""
+    return ", ".join(f"{field.name} {_spark_type(field.type)}" for field in schema)
+
+
+def _spark_type(kind: pa.DataType) -> str:
+    return f"array<{_spark_type(kind.value_type)}>" if pa.types.is_list(kind) else SPARK_TYPES[str(kind)]
+
+
 def _verified(spec: EncoderSpec, config: EncoderConfig) -> EncoderSpec:
     """The spec with this machine's folder, once its files are known to be the driver's."""
     folder = Path(spec.folder) if Path(spec.folder).is_dir() else locate(config)[0]
-    here = describe(folder, spec.revision, config)
+    here = describe(folder, spec.revision, config, spec.choice)
     pairs = [(name, spec.files()[name][:12], found[:12]) for name, found in here.files().items()]
     differing = [f"{name} {found}, expected {expected}" for name, expected, found in pairs if found != expected]
     if differing:
@@ -128,34 +209,71 @@ def _verified(spec: EncoderSpec, config: EncoderConfig) -> EncoderSpec:
     return here
 
 
-def _encode_partition(spec: EncoderSpec, config: EncoderConfig, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    device = task_device()
-    for window in _windows(batches):
-        encoder = loaded_encoder(spec, config, device)
-        texts = pc.utf8_slice_codeunits(pc.utf8_trim_whitespace(window["text"]), 0, encoder.max_chars + 1)
-        encoded = encoder.try_encode([text or "" for text in texts.to_pylist()])
-        yield from _to_arrow(window["text_hash"], encoded).to_batches(max_chunksize=ROWS_OUT)
-
-
-def _windows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Tables of about WINDOW rows; the last one may be shorter, none is empty."""
-    held: list[pa.RecordBatch] = []
+def _tokenise_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batches) -> Batches:
     for batch in batches:
-        held.append(batch)
-        if sum(map(len, held)) >= WINDOW:
-            yield pa.Table.from_batches(held)
-            held = []
-    if sum(map(len, held)):
-        yield pa.Table.from_batches(held)
+        if not batch.num_rows:
+            continue
+        if spec.encoder_id not in _tokenizers:
+            _tokenizers.clear()
+            _tokenizers[spec.encoder_id] = Tokenizer(_verified(spec, config))
+        found = _tokenizers[spec.encoder_id]([text or "" for text in batch["text"].to_pylist()])
+        tokens = found.tokens
+        ids = pa.ListArray.from_arrays(
+            pa.array(tokens.offsets, pa.int32()), pa.array(tokens.values), type=TOKENS.field("ids").type
+        )
+        columns = [
+            batch["text_hash"].cast(pa.string()),
+            ids,
+            pa.array(tokens.lengths, pa.int32()),
+            pa.array(found.unknown),
+            pa.array(found.truncated),
+            pa.array(found.reasons, pa.string()),
+        ]
+        yield from pa.table(columns, schema=TOKENS).to_batches(max_chunksize=ROWS_OUT)
 
 
-def _to_arrow(hashes: pa.ChunkedArray, encoded: Encoded) -> pa.Table:
-    """One row a text; embedding and tokens are null where there is a reason."""
-    refused = np.array([reason is not None for reason in encoded.reasons])
-    width = np.where(refused, 0, encoded.vectors.shape[1])
-    offsets = pa.array(np.concatenate([[0], np.cumsum(width)]), pa.int32())
-    values = pa.array(encoded.vectors[~refused].ravel(), pa.float32())
-    vectors = pa.ListArray.from_arrays(offsets, values, type=_ARROW.field("embedding").type, mask=pa.array(refused))
-    tokens = pa.array(encoded.tokens, pa.int32(), mask=refused)
-    table = pa.table([hashes.cast(pa.string()), vectors, tokens, pa.array(encoded.reasons, pa.string())], schema=_ARROW)
-    return table.combine_chunks()  # else its batches would be as small as those that came in
+def _encode_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batches) -> Batches:
+    """A GPU computes the next Arrow batch while this one's vectors go back to Spark."""
+    device, before = task_device(), None
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        encoder = loaded_encoder(spec, config, device)
+        tokens = Tokens.from_arrow(batch["ids"])
+        began = time.perf_counter()
+        launched = encoder.launch(tokens)
+        now = (batch["text_hash"].cast(pa.string()), tokens, launched, time.perf_counter() - began)
+        if before:
+            yield from _vectors(*before)
+        before = now
+    if before:
+        yield from _vectors(*before)
+
+
+def _vectors(hashes: pa.Array, tokens: Tokens, launched: Launched, seconds: float) -> Batches:
+    """One row a text; the embedding is null where it is not finite."""
+    began = time.perf_counter()
+    vectors, padding = launched.result()
+    seconds += time.perf_counter() - began
+    bad = np.asarray(~np.isfinite(vectors).all(axis=1))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(np.where(bad, 0, vectors.shape[1]))]), pa.int32())
+    embedding = pa.ListArray.from_arrays(
+        offsets, pa.array(vectors[~bad].ravel()), type=VECTORS.field("embedding").type, mask=pa.array(bad)
+    )
+    lengths = tokens.lengths
+    columns = [
+        hashes,
+        embedding,
+        pa.array(lengths, pa.int32()),
+        pa.array(padding, pa.int32()),
+        pa.array(seconds * (lengths + padding) / max(1, int((lengths + padding).sum()))),
+        pa.array([NOT_FINITE if is_bad else None for is_bad in bad], pa.string()),
+    ]
+    yield from pa.table(columns, schema=VECTORS).to_batches(max_chunksize=ROWS_OUT)
+
+
+def _trial_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batches) -> Batches:
+    texts = [text for batch in batches for text in batch["text"].to_pylist() if text]
+    device = task_device()
+    trials = run_trials(_verified(spec, config), candidates(config, device), texts, device, task_threads())
+    yield pa.RecordBatch.from_pylist([asdict(trial) for trial in trials], schema=TRIALS)

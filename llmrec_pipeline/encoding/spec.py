@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from llmrec_pipeline.config import EncoderConfig, hash_json
+from llmrec_pipeline.config import BackendName, EncoderConfig, PrecisionName, hash_json
 from llmrec_pipeline.errors import ConfigError, ModelError
 
 PACKAGE, HUB = "package:", "hub:"
@@ -28,9 +28,16 @@ TOKENIZER_FILES = (
 DOWNLOADED = ("config.json", "modules.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
 POOLING_KEYS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
 COMPUTED_MODULES = {"Transformer", "Pooling", "Normalize"}  # of sentence-transformers' modules.json
-CODE = 1  # raised by whoever changes what comes out of Encoder for the same files and settings
+CODE = 2  # raised by whoever changes what comes out of Encoder for the same files and settings
 
 log = logging.getLogger(__name__)
+
+
+class Choice(NamedTuple):
+    """What computes the vectors, and how exactly."""
+
+    backend: BackendName
+    precision: PrecisionName
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,9 @@ class EncoderSpec:
     normalise: bool
     dimensions: int
     max_length: int  # tokens, special ones included
-    backend: Literal["torch"]
-    precision: Literal["fp32", "bf16"]
-    config_hash: str  # of the EncoderConfig as asked for
+    backend: BackendName
+    precision: PrecisionName
+    config_hash: str  # of what `EncoderConfig` asks for, less what moves no vector
 
     @property
     def encoder_id(self) -> str:
@@ -57,12 +64,23 @@ class EncoderSpec:
         apart = {"source", "revision", "folder", "config_hash"}
         return hash_json({key: value for key, value in vars(self).items() if key not in apart} | {"code": CODE})
 
+    @property
+    def choice(self) -> Choice:
+        return Choice(self.backend, self.precision)
+
     def files(self) -> dict[str, str]:
         """Hashes by the name of what they cover; equal on all machines that compute the same vectors."""
         return {"weights": self.weights_sha256, "config.json": self.architecture_sha256, "tokenizer": self.tokenizer_sha256}
 
 
-def resolve(config: EncoderConfig) -> EncoderSpec:
+def named_choice(config: EncoderConfig) -> Choice | None:
+    """Back-end and precision as the config names them; None where it leaves either to a measurement."""
+    if config.backend == "auto" or config.precision == "auto":
+        return None
+    return Choice(config.backend, config.precision)
+
+
+def resolve(config: EncoderConfig, choice: Choice) -> EncoderSpec:
     """Finds the files that `config.source` names (downloads a hub revision) and hashes them.
 
     Raises:
@@ -70,7 +88,7 @@ def resolve(config: EncoderConfig) -> EncoderSpec:
         ModelError: the folder lacks safetensors weights, a config or a tokenizer, or the hub could not be read.
     """
     folder, revision = locate(config)
-    return describe(folder, revision, config)
+    return describe(folder, revision, config, choice)
 
 
 def locate(config: EncoderConfig) -> tuple[Path, str | None]:
@@ -92,8 +110,8 @@ def locate(config: EncoderConfig) -> tuple[Path, str | None]:
     return folder, None
 
 
-def describe(folder: Path, revision: str | None, config: EncoderConfig) -> EncoderSpec:
-    """The spec of the model in `folder` under `config`.
+def describe(folder: Path, revision: str | None, config: EncoderConfig, choice: Choice) -> EncoderSpec:
+    """The spec of the model in `folder` under `config`, computed as `choice` says.
 
     Raises:
         ConfigError: `config.max_length` is longer than the model's longest input.
@@ -117,10 +135,15 @@ def describe(folder: Path, revision: str | None, config: EncoderConfig) -> Encod
         normalise=config.normalise,
         dimensions=_dimensions(folder, architecture),
         max_length=config.max_length,
-        backend="torch",
-        precision=config.precision,
-        config_hash=hash_json(config.model_dump(mode="json")),
+        backend=choice.backend,
+        precision=choice.precision,
+        config_hash=config_hash(config),
     )
+
+
+def config_hash(config: EncoderConfig) -> str:
+    """Hash of what the config asks for; of two configs that mean the same vectors it is the same."""
+    return hash_json(config.model_dump(mode="json", exclude={"token_budget", "max_unknown_share"}))
 
 
 def _package_folder(name: str, revision: str | None) -> tuple[Path, str | None]:

@@ -18,10 +18,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.sequences import item_texts, own_texts
-from llmrec_pipeline.encoding import resolve
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
 from llmrec_pipeline.interest.sequences import COLUMNS, to_histories
+from llmrec_pipeline.steps.encoders import standing_encoder
 from llmrec_pipeline.tracking import Run
 
 EPOCH = date(1970, 1, 1)
@@ -67,8 +67,8 @@ def load_dataset(run: Run, until: int) -> Dataset:
     hashes = described.select("text_hash")
     if domain.itemless:
         hashes = hashes.unionByName(own_texts(events, domain).select("text_hash"))
-    encoder = resolve(run.settings.pipeline.encoder)
-    text_hashes, text_vectors = _text_vectors(run, hashes, encoder.encoder_id, encoder.dimensions)
+    encoder = standing_encoder(run)
+    text_hashes, text_vectors = _text_vectors(run, hashes, encoder["encoder_id"], encoder["dimensions"])
     target = described.filter((F.col("event_type") == domain.targets[0]) & F.col("valid_to").isNull())
     newest = items.groupBy("item_id").agg(F.max_by("title", "valid_from").alias("title"), F.min("first_seen").alias("first_seen"))
     rows = newest.join(target.select("item_id", "text_hash"), on="item_id", how="left").orderBy("item_id").toArrow()
@@ -91,7 +91,7 @@ def load_dataset(run: Run, until: int) -> Dataset:
         daily,
         event_types,
         domain.cancels,
-        encoder.encoder_id,
+        encoder["encoder_id"],
     )
 
 

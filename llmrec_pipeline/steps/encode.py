@@ -1,45 +1,43 @@
 """`texts` without a vector to `text_embeddings`, encoded on the executors (DESIGN 1.3)."""
 
 import logging
+import math
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.values import hash128
-from llmrec_pipeline.encoding import EncoderSpec, resolve
-from llmrec_pipeline.encoding.spark import VECTORS_SCHEMA, balance, encode_batches, gpu_profile
+from llmrec_pipeline.encoding import EncoderSpec
+from llmrec_pipeline.encoding import spark as executors
 from llmrec_pipeline.errors import ModelError
-from llmrec_pipeline.tables import ENCODERS, QUARANTINE, TEXT_EMBEDDINGS
+from llmrec_pipeline.steps.encoders import settle_encoder
+from llmrec_pipeline.tables import QUARANTINE, TEXT_EMBEDDINGS
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import only_row
 
 log = logging.getLogger("llmrec")
 TABLES = ("encoders", "text_embeddings", "quarantine")
 TASKS_PER_CORE = 4  # enough for the progress bar to move and for unequal cores to even out
+TOKENS_PER_TASK = 500_000  # at most: what a lost executor loses
+JUDGED_FROM = 100  # new texts: fewer do not tell which language a domain writes
 
 
 def encode(run: Run) -> None:
     """Encodes what is new, once: an anti-join on keys decides, one insert-only commit writes (laws 2 and 3)."""
-    warehouse = run.warehouse
     texts = run.read("texts")
-    spec = resolve(run.settings.pipeline.encoder)
-    warehouse.create(TABLES)
-    run.versions["encoder_id"] = spec.encoder_id
-    register_encoder(run, spec)
-    with run.stage("find new"):
+    run.warehouse.create(TABLES)
+    spec = settle_encoder(run, texts)
+    run.versions |= {"encoder_id": spec.encoder_id, "backend": spec.backend, "precision": spec.precision}
+    with run.stage("read"):
         new = unencoded(run, texts, spec.encoder_id).persist()
         run.counts |= {"texts": texts.count(), "texts_new": new.count()}
     if run.counts["texts_new"]:
-        with run.stage("encode"):
-            tasks = TASKS_PER_CORE * run.spark.sparkContext.defaultParallelism
-            balanced = balance(new.select("text_hash", "text"), min(tasks, run.counts["texts_new"]))
-            task = encode_batches(spec, run.settings.pipeline.encoder)
-            vectors = balanced.mapInArrow(task, VECTORS_SCHEMA, profile=gpu_profile(run.spark)).persist()
-            totals = only_row(vectors.agg(F.count("embedding").alias("encoded"), F.sum("tokens").alias("tokens")))
-            run.counts |= {"texts_encoded": totals["encoded"], "tokens": totals["tokens"] or 0}
+        tokens = _tokenise(run, spec, new)
+        vectors = _encode(run, spec, tokens)
         with run.stage("write"):
-            _write(run, spec.encoder_id, new, vectors)
+            _write(run, spec.encoder_id, new, tokens, vectors)
         vectors.unpersist()
+        tokens.unpersist()
     new.unpersist()
     log.info("encode: %s", ", ".join(f"{name} {count:,}" for name, count in run.counts.items()))
     run.wrote(*TABLES)
@@ -53,30 +51,55 @@ def unencoded(run: Run, texts: DataFrame, encoder_id: str) -> DataFrame:
     return without.join(refused.select("quarantine_id"), on="quarantine_id", how="left_anti").drop("quarantine_id")
 
 
-def register_encoder(run: Run, spec: EncoderSpec) -> None:
-    """Notes what the config resolved to; the first commit wins.
-
-    Raises:
-        ModelError: the same config meant another encoder before (a package was upgraded, a folder's files changed).
-    """
-    row = {name: getattr(spec, name) for name in ENCODERS.column_names}
-    run.warehouse.insert_new("encoders", run.spark.createDataFrame([row], run.warehouse.schema("encoders")))
-    stands = only_row(run.read("encoders").filter(F.col("config_hash") == spec.config_hash))["encoder_id"]
-    if stands != spec.encoder_id:
+def _tokenise(run: Run, spec: EncoderSpec, new: DataFrame) -> DataFrame:
+    config = run.settings.pipeline.encoder
+    with run.stage("tokenise"):
+        tokens = executors.tokenise(new, spec, config).persist()
+        sums = [F.sum(F.col(name).cast("long")).alias(name) for name in ("tokens", "unknown", "truncated")]
+        totals = only_row(tokens.agg(*sums)).asDict()
+    run.counts |= {"tokens": totals["tokens"], "tokens_unknown": totals["unknown"], "texts_truncated": totals["truncated"]}
+    share = totals["unknown"] / max(1, totals["tokens"])
+    if run.counts["texts_new"] >= JUDGED_FROM and share > config.max_unknown_share:
+        worst = tokens.orderBy(F.desc(F.col("unknown") / F.col("tokens")), "text_hash").select("text_hash").limit(1)
+        text = only_row(new.join(worst, on="text_hash").select("text"))["text"]
         raise ModelError(
-            f"encoder {spec.source!r} resolves to encoder_id {spec.encoder_id}, but meant {stands} when this warehouse was encoded; "
-            "install the files of then, or name the new ones by another encoder.source or revision"
+            f"encoder {spec.source!r} does not know {share:.1%} of the tokens of {run.counts['texts_new']:,} texts, such as "
+            f"{text[:80]!r}, expected at most {config.max_unknown_share:.0%} (encoder.max_unknown_share); "
+            "name an encoder.source that knows their language"
         )
+    return tokens
+
+
+def _encode(run: Run, spec: EncoderSpec, tokens: DataFrame) -> DataFrame:
+    counts = run.counts
+    wanted = max(TASKS_PER_CORE * run.spark.sparkContext.defaultParallelism, math.ceil(counts["tokens"] / TOKENS_PER_TASK))
+    tasks = min(wanted, counts["texts_new"])
+    with run.stage("encode", tasks, texts=counts["texts_new"], tokens=counts["tokens"]):
+        balanced = executors.balance(tokens.filter("tokens > 0"), tasks)
+        vectors = executors.encode(balanced, spec, run.settings.pipeline.encoder).persist()
+        sums = [F.sum("tokens").alias("tokens"), F.sum("padding").alias("padding"), F.sum("seconds").alias("seconds")]
+        totals = only_row(vectors.agg(F.count("embedding").alias("encoded"), *sums))
+    counts |= {"texts_encoded": totals["encoded"], "tokens_padding": totals["padding"] or 0}
+    run.stages["forward, all tasks"] = round(totals["seconds"] or 0.0, 3)
+    if totals["tokens"]:
+        log.info(
+            "encode: %.0f tokens/s a task in the forward pass, %.0f in the stage, padding %.1f%%",
+            totals["tokens"] / totals["seconds"],
+            totals["tokens"] / run.stages["encode"],
+            100 * totals["padding"] / (totals["tokens"] + totals["padding"]),
+        )
+    return vectors
 
 
 def _quarantine_id(encoder_id: str) -> Column:
     return hash128(F.lit("encode"), F.lit(encoder_id), F.col("text_hash"))
 
 
-def _write(run: Run, encoder_id: str, new: DataFrame, vectors: DataFrame) -> None:
+def _write(run: Run, encoder_id: str, new: DataFrame, tokens: DataFrame, vectors: DataFrame) -> None:
     rows = vectors.filter("reason IS NULL").withColumn("encoder_id", F.lit(encoder_id)).select(*TEXT_EMBEDDINGS.column_names)
     run.warehouse.insert_new("text_embeddings", rows, f"t.encoder_id = '{encoder_id}'")
-    refused = vectors.filter("reason IS NOT NULL").join(new.select("text_hash", "text"), on="text_hash", how="inner")
+    without = [df.filter("reason IS NOT NULL").select("text_hash", "reason") for df in (tokens, vectors)]
+    refused = without[0].unionByName(without[1]).join(new.select("text_hash", "text"), on="text_hash")
     bad = refused.select(
         _quarantine_id(encoder_id).alias("quarantine_id"),
         F.lit("encode").alias("stage"),

@@ -12,7 +12,6 @@ import torch
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.collaborative import Neighbours, fit_neighbours
-from llmrec_pipeline.encoding import resolve
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.evaluation.windows import Window, window_ending
 from llmrec_pipeline.interest.artefacts import save
@@ -26,6 +25,7 @@ from llmrec_pipeline.recommendation import Block, JointFit, JointWeights, Target
 from llmrec_pipeline.recommendation.scorer import Scorer, co_occurrence_weights
 from llmrec_pipeline.registry import Registry, write_json
 from llmrec_pipeline.steps.dataset import Dataset, day_number, day_of, load_dataset, scratch, sequences_before
+from llmrec_pipeline.steps.encoders import standing_encoder
 from llmrec_pipeline.steps.heads import JOINT_FILE, Head, make_scorer, query_at, read_head
 from llmrec_pipeline.steps.states import advance_states
 from llmrec_pipeline.steps.versions import data_versions, head_version, state_version
@@ -41,7 +41,7 @@ def train(run: Run) -> None:
     settings, registry = run.settings, Registry(run.settings, run.warehouse.table_id("events"))
     run.warehouse.create(["item_neighbours", "interest_states"])
     window, last = training_window(run)
-    encoder_id = resolve(settings.pipeline.encoder).encoder_id
+    encoder_id = standing_encoder(run)["encoder_id"]
     inputs = data_versions(run, INPUTS)
     state = state_version(settings, encoder_id, window.start, inputs)
     head = head_version(settings, state)

@@ -47,7 +47,14 @@ FLOATS = (
     "log_p",
     "log_s",
 )
-SMALL = ("interest.hidden_size=8", "interest.item_dim=8", "interest.max_epochs=1", "evaluation.window_days=7")
+SMALL = (
+    "encoder.backend=torch",
+    "encoder.precision=fp32",
+    "interest.hidden_size=8",
+    "interest.item_dim=8",
+    "interest.max_epochs=1",
+    "evaluation.window_days=7",
+)
 
 
 def made_log() -> dict[str, list[str]]:

@@ -16,6 +16,9 @@ from llmrec_pipeline.tracking import Run
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent
 SMALL = (
+    "encoder.backend=torch",
+    "encoder.precision=fp32",
+    "encoder.max_unknown_share=1",  # the posts are English and Chinese, the encoder knows English
     "interest.hidden_size=16",
     "interest.item_dim=16",
     "interest.max_epochs=1",

@@ -8,11 +8,12 @@ import pytest
 
 from llmrec_pipeline.config import EncoderConfig
 from llmrec_pipeline.encoding import Encoder, EncoderSpec, resolve
+from llmrec_pipeline.encoding.choosing import REFERENCE
 
 
 @pytest.fixture(scope="session")
 def spec() -> EncoderSpec:
-    return resolve(EncoderConfig())
+    return resolve(EncoderConfig(), REFERENCE)
 
 
 @pytest.fixture(scope="session")

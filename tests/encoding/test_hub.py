@@ -25,10 +25,10 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from llmrec_pipeline.config import EncoderConfig
-from llmrec_pipeline.encoding import resolve
+from llmrec_pipeline.encoding import Choice, resolve
 from llmrec_pipeline.errors import ModelError
 try:
-    spec = resolve(EncoderConfig(source="hub:someone/model", revision=sys.argv[1]))
+    spec = resolve(EncoderConfig(source="hub:someone/model", revision=sys.argv[1]), Choice("torch", "fp32"))
     print(spec.revision, spec.weights_sha256, *sorted(path.name for path in Path(spec.folder).rglob("*")))
 except ModelError as error:
     print("ModelError", error)

@@ -15,6 +15,8 @@ from llmrec_pipeline.warehouse import Warehouse
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = (
+    "encoder.backend=torch",
+    "encoder.precision=fp32",
     "interest.hidden_size=16",
     "interest.item_dim=16",
     "interest.max_epochs=2",

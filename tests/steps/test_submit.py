@@ -8,6 +8,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -46,6 +47,9 @@ def submit(folder: Path, *arguments: str, before: tuple[str, ...] = ()) -> subpr
     )
 
 
+SETTINGS = "domain: ecommerce\nwarehouse: warehouse\n"
+
+
 @pytest.fixture
 def workplace(clicks, tmp_path: Path) -> Path:
     """A working directory whose conf names the click example, its texts not encoded yet."""
@@ -55,7 +59,7 @@ def workplace(clicks, tmp_path: Path) -> Path:
     for entry in (ROOT / "conf").iterdir():
         if entry.name != "pipeline.yaml":
             (tmp_path / "conf" / entry.name).symlink_to(entry)
-    (tmp_path / "conf/pipeline.yaml").write_text("domain: ecommerce\nwarehouse: warehouse\n", encoding="utf-8")
+    (tmp_path / "conf/pipeline.yaml").write_text(SETTINGS + "encoder: {backend: torch, precision: fp32}\n", encoding="utf-8")
     for table in ("texts", "items", "events", "user_sequences"):
         shutil.copytree(clicks.warehouse.path(table), tmp_path / "warehouse/ecommerce" / table)
     return tmp_path
@@ -65,10 +69,20 @@ def embeddings(folder: Path) -> pl.DataFrame:
     return pl.read_delta(str(folder / "warehouse/ecommerce/text_embeddings"))
 
 
-def test_the_literal_command_encodes_and_says_so(workplace: Path, clicks) -> None:
+def test_the_literal_command_chooses_how_to_encode_and_says_so(workplace: Path, clicks) -> None:
+    (workplace / "conf/pipeline.yaml").write_text(SETTINGS, encoding="utf-8")
     done = submit(workplace, "jobs/encode.py")
     assert done.returncode == 0, done.stdout
     found = embeddings(workplace)
+    (encoder,) = pl.read_delta(str(workplace / "warehouse/ecommerce/encoders")).to_dicts()
+    assert found["encoder_id"].unique().to_list() == [encoder["encoder_id"]]
+    fastest = max(encoder["trials"], key=lambda trial: trial["tokens_per_second"] * (trial["cosine"] >= 0.9999))
+    assert (encoder["backend"], encoder["precision"]) == (fastest["backend"], fastest["precision"])
+    assert f"backend {encoder['backend']} in {encoder['precision']}, the fastest of torch fp32 (" in done.stdout
+    fp32 = pl.read_delta(clicks.warehouse.path("text_embeddings"))
+    both = found.join(fp32, on="text_hash")
+    cosines = (np.stack(both["embedding"].to_list()) * np.stack(both["embedding_right"].to_list())).sum(axis=1)
+    assert cosines.min() > 0.9999
     assert set(found["text_hash"]) == set(pl.read_delta(clicks.warehouse.path("texts"))["text_hash"])
     assert f"texts_encoded {found.height:,}" in done.stdout
     assert "Traceback" not in done.stdout
@@ -96,16 +110,15 @@ def test_a_mistake_gets_one_line_and_a_code(workplace: Path) -> None:
 
 
 def test_a_killed_driver_leaves_nothing_half_written(workplace: Path) -> None:
-    """kill -9 while the executors encode: proven reached by the encoder's row, which is committed just before."""
+    """kill -9 while the executors encode: proven reached by the line that ends the stage before."""
     for name in ("jobs", "examples"):
         (workplace / name).symlink_to(ROOT / name)
-    encoders = workplace / "warehouse/ecommerce/encoders/_delta_log/00000000000000000001.json"
     log = (workplace / "killed.log").open("w")
     process = subprocess.Popen(
         ["spark-submit", "jobs/encode.py"], cwd=workplace, env=environment(), stderr=log, stdout=log, start_new_session=True
     )
     deadline = time.monotonic() + 240
-    while not encoders.exists():
+    while "encode: tokenise," not in (workplace / "killed.log").read_text():
         assert process.poll() is None, (workplace / "killed.log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,0 +1,218 @@
+"""What computes the transformer: torch on CPU or GPU, OpenVINO on CPU. Each gives the token vectors of one batch.
+
+Legend: B texts of a batch, T tokens of the longest text of a batch, D dimensions of a vector.
+"""
+
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from llmrec_pipeline.config import hash_json
+from llmrec_pipeline.encoding.batching import Bool, Int
+from llmrec_pipeline.encoding.spec import EncoderSpec
+from llmrec_pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+EXPORT_ERROR = 1e-3  # of the largest value; between two fp32 computations it is 1e-5, of a wrong mask 1e-1
+OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16"}
+
+
+class Backend(Protocol):
+    """A loaded model."""
+
+    def __call__(self, ids: Int, mask: Bool) -> "torch.Tensor":
+        """Token vectors [B, T, D] of ids [B, T], where `mask` [B, T] tells tokens from padding; valid until the next call."""
+        ...
+
+
+def load_backend(spec: EncoderSpec, device: str, threads: int) -> Backend:
+    """The back-end and precision that `spec` names.
+
+    Args:
+        spec: the encoder as resolved.
+        device: "cpu" or "cuda:N".
+        threads: of a forward pass on a CPU.
+
+    Raises:
+        ModelError: the model does not load, or this machine does not compute in that precision.
+    """
+    if spec.backend == "openvino":
+        return OpenVinoBackend(spec, device, threads)
+    return TorchBackend(spec, device, threads)
+
+
+class TorchBackend:
+    """The model as transformers builds it, with SDPA attention; in bf16 and fp16 its weights are cast, once."""
+
+    def __init__(self, spec: EncoderSpec, device: str, threads: int) -> None:
+        import torch
+
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
+        self._model = load_model(spec).to(device=device, dtype=dtype)
+        self._device = device
+        if device == "cpu":
+            torch.set_num_threads(threads)
+
+    def __call__(self, ids: Int, mask: Bool) -> "torch.Tensor":
+        import torch
+
+        with torch.inference_mode():
+            attention = None if mask.all() else self._copy(mask.astype(np.int64))  # None: attention spares the work of masking
+            hidden: torch.Tensor = self._model(input_ids=self._copy(ids), attention_mask=attention).last_hidden_state
+            return hidden
+
+    def _copy(self, array: Int) -> "torch.Tensor":
+        """To the device; through pinned memory to a GPU, so that the host goes on with the next batch."""
+        import torch
+
+        tensor = torch.from_numpy(array)
+        return tensor if self._device == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+class OpenVinoBackend:
+    """The model exported to OpenVINO once per machine, and compiled for its processor. Threads are not pinned to cores:
+    the workers of one machine don't know of each other, and would all take the first ones."""
+
+    def __init__(self, spec: EncoderSpec, device: str, threads: int) -> None:
+        core = openvino().Core()
+        if device != "cpu":
+            raise ModelError(f"encoder {spec.encoder_id} is openvino's, which computes on a CPU, not on {device}; take torch")
+        if spec.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ModelError(
+                f"encoder {spec.encoder_id} is openvino in bf16, which this processor lacks; run encode on one that has it, "
+                "or name --set encoder.precision=fp32, another encoder with vectors of its own"
+            )
+        settings: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": OPENVINO_TYPES[spec.precision],
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._request = core.compile_model(core.read_model(exported(spec)), "CPU", settings).create_infer_request()
+
+    def __call__(self, ids: Int, mask: Bool) -> "torch.Tensor":
+        import torch
+
+        found = self._request.infer([ids, mask.astype(np.int64)], share_inputs=True, share_outputs=True)[0]
+        return torch.from_numpy(found)
+
+
+def openvino() -> Any:
+    """The module, without the package by which its converter tells its maker over the network who used it and how."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # an import of it fails: then it has a stub
+    return importlib.import_module("openvino")
+
+
+def exported(spec: EncoderSpec) -> Path:
+    """The model's export to OpenVINO, in fp32, in the user's cache folder under the hash of what it was made from.
+
+    Raises:
+        ModelError: the model does not load, or cannot be exported.
+    """
+    import torch
+
+    ov = openvino()
+    name = hash_json({"files": spec.files(), "openvino": ov.get_version(), "torch": str(torch.__version__)})
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmrec-pipeline" / "openvino" / name
+    if not folder.exists():
+        model = load_model(spec)
+        example = torch.ones(2, 8, dtype=torch.long)
+        inputs = [("ids", [-1, -1], ov.Type.i64), ("mask", [-1, -1], ov.Type.i64)]
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of values that a trace takes for constants; `_check_export` tells
+                converted = ov.convert_model(_hidden_only(model), example_input=(example, example), input=inputs)
+        except Exception as error:  # the tracer and the converter raise their own classes
+            cause = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"{spec.folder}: openvino cannot export this model ({cause}); set encoder.backend to torch"
+            ) from error
+        _check_export(spec, model, ov.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=folder.parent))
+        ov.save_model(converted, made / "model.xml", compress_to_fp16=False)
+        try:
+            made.rename(folder)  # whole or not at all
+        except OSError:  # another worker was faster
+            shutil.rmtree(made)
+    return folder / "model.xml"
+
+
+def _check_export(spec: EncoderSpec, model: Any, compiled: Any) -> None:
+    """Compares an export with its model on shapes that it was not traced with: a trace may take a length for a constant.
+
+    Raises:
+        ModelError: their token vectors differ.
+    """
+    import torch
+
+    for shape, kept in (((1, 5), 5), ((3, 12), 7)):
+        ids = np.arange(1, 1 + shape[0] * shape[1], dtype=np.int64).reshape(shape)
+        mask = np.ones(shape, dtype=np.int64)
+        mask[0, kept:] = 0
+        with torch.inference_mode():
+            wanted = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).last_hidden_state.numpy()
+        error = np.abs(compiled([ids, mask])[0] - wanted)[mask.astype(bool)].max() / np.abs(wanted).max()
+        if not error < EXPORT_ERROR:
+            raise ModelError(
+                f"{spec.folder}: openvino's export differs from the model by {error:.1e} of its largest value on a batch of "
+                f"{shape[0]} x {shape[1]} tokens, expected less than {EXPORT_ERROR}; set encoder.backend to torch"
+            )
+
+
+def _hidden_only(model: Any) -> Any:
+    """The model as a function of (ids, mask) with its token vectors as the one output."""
+    import torch
+
+    class Hidden(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            hidden: torch.Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            return hidden
+
+    return Hidden().eval()
+
+
+def load_model(spec: EncoderSpec) -> Any:
+    """The folder's model in evaluation mode, fp32 weights; refuses weights that would be left random.
+
+    Raises:
+        ModelError: it does not load as a transformer without code of its own, or the file lacks weights.
+    """
+    import torch
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        model, found = AutoModel.from_pretrained(
+            spec.folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(f"{spec.folder}: model does not load ({error}); expected a transformer that needs no code") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ModelError(
+            f"{spec.folder} lacks {len(missing)} weights, such as {missing[0]}, and random ones will not do; copy it anew"
+        )
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,80 @@
+"""Which encoder a warehouse uses: resolved once from a config, with what was measured then, and kept (DESIGN 2, Versions)."""
+
+import logging
+from dataclasses import asdict
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.config import EncoderConfig
+from llmrec_pipeline.encoding import EncoderSpec, resolve
+from llmrec_pipeline.encoding.choosing import REFERENCE, SAMPLE, Trial, fastest
+from llmrec_pipeline.encoding.spark import measure
+from llmrec_pipeline.encoding.spec import Choice, config_hash, named_choice
+from llmrec_pipeline.errors import ModelError, TableError
+from llmrec_pipeline.tables import ENCODERS
+from llmrec_pipeline.tracking import Run
+
+log = logging.getLogger("llmrec")
+
+
+def standing_encoder(run: Run) -> Row:
+    """The row of `encoders` that the run's config means.
+
+    Raises:
+        TableError: nothing was encoded with it yet.
+    """
+    row = _standing(run, run.settings.pipeline.encoder)
+    if row is None:
+        raise TableError(
+            f"no text was encoded with encoder {run.settings.pipeline.encoder.source!r} as configured; run jobs/encode.py first"
+        )
+    return row
+
+
+def settle_encoder(run: Run, texts: DataFrame) -> EncoderSpec:
+    """The encoder of this run and all later ones: as the config names it, or as it was measured when first used.
+
+    Concurrent first runs may measure differently: the first commit wins, and all take what it says.
+
+    Args:
+        run: its config is asked.
+        texts: columns text_hash and text; a sample of them is timed.
+
+    Raises:
+        ModelError: the same config meant another encoder before (a package was upgraded, a folder's files changed), or no
+            candidate keeps `min_cosine`.
+    """
+    config = run.settings.pipeline.encoder
+    if _standing(run, config) is None:
+        choice, trials = named_choice(config), None
+        if choice is None:
+            with run.stage("choose"):
+                trials = measure(texts.orderBy("text_hash").limit(SAMPLE), resolve(config, REFERENCE), config)
+            choice = fastest(trials, config.min_cosine)
+            log.info("encode: backend %s in %s, the fastest of %s", *choice, _measured(trials))
+        _register(run, resolve(config, choice), trials)
+    stands = standing_encoder(run)
+    spec = resolve(config, Choice(stands["backend"], stands["precision"]))
+    if stands["encoder_id"] != spec.encoder_id:
+        raise ModelError(
+            f"encoder {spec.source!r} resolves to encoder_id {spec.encoder_id}, but meant {stands['encoder_id']} when this warehouse "
+            "was encoded; install the files of then, or name the new ones by another encoder.source or revision"
+        )
+    return spec
+
+
+def _standing(run: Run, config: EncoderConfig) -> Row | None:
+    return run.read("encoders").filter(F.col("config_hash") == config_hash(config)).first()
+
+
+def _register(run: Run, spec: EncoderSpec, trials: list[Trial] | None) -> None:
+    of_spec = {name: getattr(spec, name) for name in ENCODERS.column_names if name != "trials"}
+    row = of_spec | {"trials": [asdict(trial) for trial in trials] if trials else None}
+    run.warehouse.insert_new("encoders", run.spark.createDataFrame([row], run.warehouse.schema("encoders")))
+
+
+def _measured(trials: list[Trial]) -> str:
+    return ", ".join(
+        f"{t.backend} {t.precision} ({t.error or f'{t.tokens_per_second:,.0f} tokens/s, cosine {t.cosine:.5f}'})" for t in trials
+    )
