@@ -13,7 +13,7 @@ import pyarrow as pa
 Int = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-SPREAD = 0.875  # shortest / longest text of a batch
+SPREAD = 0.9  # shortest / longest text of a batch
 FILLED = 0.5  # of the budget: a batch filled so far ends where the length changes, and has no padding
 
 
