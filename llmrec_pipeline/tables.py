@@ -171,7 +171,7 @@ ENCODERS = Table(
         Column("encoder_id", "string", "hash of all that determines a vector", True),
         Column("source", "string", "package:, folder or hub: id", True),
         Column("revision", "string", "pinned revision; the package's version"),
-        Column("weights_sha256", "string", "of the safetensors files", True),
+        Column("weights_sha256", "string", "of the safetensors files; of the GGUF file", True),
         Column("tokenizer_sha256", "string", "of the tokenizer files", True),
         Column("pooling", "string", "mean, cls or last", True),
         Column("normalise", "boolean", "vectors have unit length", True),

@@ -103,7 +103,7 @@ class Warehouse:
             try:
                 builder.execute()
             except AnalysisException as error:
-                if "DELTA_TABLE_NOT_FOUND" not in str(error):
+                if not re.search("DELTA_TABLE_NOT_FOUND|DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION", str(error)):
                     raise
                 self._remove_beginnings(table.name)
                 builder.execute()

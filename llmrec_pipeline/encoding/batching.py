@@ -29,6 +29,12 @@ class Tokens:
         """Tokens of each text: [N]."""
         return np.diff(self.offsets)
 
+    def repeated(self, times: int) -> "Tokens":
+        """The same texts several times over, at least once."""
+        times = max(1, times)
+        starts = np.arange(times)[:, None] * self.offsets[-1] + self.offsets[:-1]  # [times, N]
+        return Tokens(np.tile(self.values, times), np.append(starts.ravel(), times * self.offsets[-1]))
+
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "Tokens":
         """Of a list of ids for each text."""

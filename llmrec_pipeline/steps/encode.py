@@ -98,6 +98,9 @@ def _quarantine_id(encoder_id: str) -> Column:
 def _write(run: Run, encoder_id: str, new: DataFrame, tokens: DataFrame, vectors: DataFrame) -> None:
     rows = vectors.filter("reason IS NULL").withColumn("encoder_id", F.lit(encoder_id)).select(*TEXT_EMBEDDINGS.column_names)
     run.warehouse.insert_new("text_embeddings", rows, f"t.encoder_id = '{encoder_id}'")
+    run.counts["quarantined"] = 0
+    if run.counts["texts_encoded"] == run.counts["texts_new"]:  # a merge of nothing takes seconds, too
+        return
     without = [df.filter("reason IS NOT NULL").select("text_hash", "reason") for df in (tokens, vectors)]
     refused = without[0].unionByName(without[1]).join(new.select("text_hash", "text"), on="text_hash")
     bad = refused.select(

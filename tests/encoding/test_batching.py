@@ -62,6 +62,12 @@ def test_rows_are_padded_on_the_right_and_the_mask_marks_their_tokens() -> None:
     assert tokens.lengths.tolist() == [3, 0, 2, 4]
 
 
+def test_tokens_repeated_are_the_same_texts_again() -> None:
+    tokens = Tokens.of([[1, 2], [], [3]]).repeated(2)
+    assert [tokens.values[a:b].tolist() for a, b in pairwise(tokens.offsets)] == [[1, 2], [], [3]] * 2
+    assert Tokens.of([[1, 2]]).repeated(0).lengths.tolist() == [2]
+
+
 def test_tokens_of_an_arrow_column_are_those_of_its_rows_also_of_a_slice() -> None:
     column = pa.array([[1, 2], [3], None, [4, 5, 6]], pa.list_(pa.int32()))
     tokens = Tokens.from_arrow(column.slice(1))

