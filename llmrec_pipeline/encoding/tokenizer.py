@@ -3,13 +3,16 @@
 Legend: N texts.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from llmrec_pipeline.encoding import gguf
 from llmrec_pipeline.encoding.batching import Tokens
 from llmrec_pipeline.encoding.spec import EncoderSpec
 from llmrec_pipeline.errors import ModelError
@@ -18,6 +21,7 @@ CHARS_PER_TOKEN = 32  # a text is cut to max_length * this before tokenising: th
 AT_ONCE = 1_000  # texts; bounds the tokenizer's objects in memory
 
 BLANK, NO_TOKENS = "it is blank", "it has no tokens"
+UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode's control, format and space characters
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,14 @@ class Tokenizer:
         Raises:
             ModelError: the folder has no tokenizer that loads without code of its own, or none with a fast version.
         """
-        from transformers import AutoTokenizer
-
-        try:
-            whole = AutoTokenizer.from_pretrained(spec.folder, use_fast=True, trust_remote_code=False, local_files_only=True)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise ModelError(f"{spec.folder}: tokenizer does not load ({error}); expected one that needs no code") from error
-        if not whole.is_fast:
-            raise ModelError(
-                f"the tokenizer in {spec.folder}, {type(whole).__name__}, has no fast version; add its tokenizer.json"
-            )
-        self._fast: Any = whole.backend_tokenizer
+        self._fast: Any
+        self._fast, unknown = gguf.tokenizer(Path(spec.folder) / spec.gguf) if spec.gguf else _of_folder(spec.folder)
         self._fast.no_padding()
         self._fast.enable_truncation(spec.max_length, direction="right")
         self._fast.encode_special_tokens = True
         self._special = int(self._fast.num_special_tokens_to_add(False))
-        self._unknown_id = -1 if whole.unk_token_id is None else int(whole.unk_token_id)
+        self._unknown_id = -1 if unknown is None else unknown
+        self._keeps_unseen = spec.gguf is not None
         self.max_chars = max_chars(spec.max_length)
 
     def __call__(self, texts: Sequence[str]) -> Tokenised:
@@ -70,13 +66,32 @@ class Tokenizer:
             found = self._fast.encode_batch_fast([text[: self.max_chars] for text in cut])
             for text, encoding in zip(cut, found, strict=True):
                 ids = encoding.ids
-                reasons.append(BLANK if not text else NO_TOKENS if len(ids) <= self._special else None)
+                nothing = len(ids) <= self._special or (self._keeps_unseen and _unseen(text))
+                reasons.append(BLANK if not text else NO_TOKENS if nothing else None)
                 rows.append([] if reasons[-1] else ids)
                 truncated.append(len(text) > self.max_chars or len(encoding.overflowing) > 0)
         tokens = Tokens.of(rows)
         up_to = np.concatenate([[0], np.cumsum(tokens.values == self._unknown_id)])  # [offsets[N] + 1]
         unknown = np.diff(up_to[tokens.offsets]).astype(np.int32)
         return Tokenised(tokens, reasons, unknown, np.array(truncated, dtype=np.bool_))
+
+
+def _of_folder(folder: str) -> tuple[Any, int | None]:
+    """A folder's fast tokenizer and the id of its unknown token."""
+    from transformers import AutoTokenizer
+
+    try:
+        whole = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{folder}: tokenizer does not load ({error}); expected one that needs no code") from error
+    if not whole.is_fast:
+        raise ModelError(f"the tokenizer in {folder}, {type(whole).__name__}, has no fast version; add its tokenizer.json")
+    return whole.backend_tokenizer, None if whole.unk_token_id is None else int(whole.unk_token_id)
+
+
+def _unseen(text: str) -> bool:
+    """Whether a text has no character that a person or a model could read."""
+    return all(unicodedata.category(character) in UNSEEN for character in text)
 
 
 def max_chars(max_length: int) -> int:
