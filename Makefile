@@ -60,9 +60,9 @@ bench-demo: $(READY) ## the demo measured, twice: seconds, memory, rows, quality
 bench-ingest: $(READY) ## ingest against Spark's own reader, pandas, and itself with more data
 	@$(ENVIRONMENT) $(VENV)/bin/python benchmarks/bench_ingest.py
 
-bench-encode: $(READY) ## encode against sentence-transformers, its own kernel and matmul
+bench-encode: $(READY) ## encode against sentence-transformers, its own kernel and matmul (PARTS="retail long" for some)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e ".[read,dev,bench]"
-	@$(ENVIRONMENT) $(VENV)/bin/python benchmarks/bench_encode.py
+	@$(ENVIRONMENT) env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(VENV)/bin/python benchmarks/bench_encode.py $(PARTS)
 
 docs: $(READY) ## write docs/tables.md from the table definitions
 	@$(VENV)/bin/python -m llmrec_pipeline.tables > docs/tables.md

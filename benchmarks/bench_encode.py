@@ -278,7 +278,8 @@ def figures(found: dict[str, Any]) -> list[Figure]:
     for how in ("fp32", "auto"):
         scaled = median(
             lambda t, h=how: (
-                (gflops(t, t[f"kernel_{h}"]) / gflops(t, PROCESSES * t[f"one_{h}"])) / (t[f"matmul_{h}"] / t[f"matmul_one_{h}"])
+                (gflops(t, t[f"kernel_{h}"]) / gflops(t, PROCESSES * t[f"one_{h}"]))
+                / (t[f"matmul_{h}"] / t.get(f"matmul_one_{h}", float("nan")))
             )
         )
         rows_.append(figure(f"two tasks against one, as matmul scales, {how}", scaled, "x", "higher", 0.95, 1.0, ""))
