@@ -1,4 +1,4 @@
-"""Which back-end and precision: the fastest on the machine at hand whose vectors are still torch's in fp32 (STACK's processors differ).
+"""Which back-end and precision: the fastest on the machine at hand whose vectors are still torch's in fp32 (processors differ).
 
 Legend: N sample texts, D dimensions of a vector.
 """
