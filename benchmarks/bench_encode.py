@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +26,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from peers import CODE_BATCHES, Side, kernel, matmul_peak, row_by_row, sentence_transformers, sentence_vectors
-from report import ROOT, Figure, figure, output, raw_repeats, write_result
+from peers import CODE_BATCHES, MFLOP_PER_TOKEN, Side, kernel, matmul_peak, row_by_row, sentence_transformers, sentence_vectors
+from report import ROOT, Figure, figure, raw_repeats, repeat_of_commit, write_result
 
 from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import EncoderConfig, Settings, load_settings
 from llmrec_pipeline.encoding import Choice, EncoderSpec, resolve
+from llmrec_pipeline.encoding.choosing import lowest_cosine
 from llmrec_pipeline.encoding.tokenizer import Tokenizer
 from llmrec_pipeline.session import get_session
 from llmrec_pipeline.warehouse import Warehouse
@@ -43,7 +43,6 @@ SETS = {"retail": 10**9, "grocery": 200_000, "heavy": 100_000}  # tokens at most
 LONG_TOKENS = 1_000_000
 SHARES = (0.0, 0.01, 0.1, 1.0)
 ROWS = 5_000
-MFLOP_PER_TOKEN = 21.234  # MiniLM-L6's products with weights: 6 layers * 2 * (4 * 384^2 + 2 * 384 * 1536)
 PROCESSES = 2
 
 
@@ -121,11 +120,8 @@ class Bench:
 
 def main() -> int:
     """Measures what is missing, writes results/encode.json, prints it; 1 when a bar does not hold."""
-    commit = output("git", "rev-parse", "HEAD")
     raw, repeats = raw_repeats("encode", "conf/pipeline.yaml", "conf/domains/retail.yaml", "conf/domains/grocery.yaml")
-    if not any(repeat["commit"] == commit for repeat in repeats):
-        repeats.append({"commit": commit, "date": datetime.now(UTC).isoformat(timespec="seconds")})
-    newest = next(repeat for repeat in repeats if repeat["commit"] == commit)
+    newest = repeat_of_commit(repeats)
     logging.getLogger("py4j").setLevel(logging.ERROR)
     bench = Bench()
     newest |= {"start_up": bench.start_up, "auto": list(bench.auto)}
@@ -231,9 +227,7 @@ def cosines(bench: Bench) -> dict[str, float]:
         )
         vectors = np.stack(mine["embedding"].to_numpy())
         theirs = reference[[place[text] for text in mine["text"].to_pylist()]]
-        found[how] = float(
-            ((vectors * theirs).sum(axis=1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(theirs, axis=1)).min()
-        )
+        found[how] = lowest_cosine(vectors, theirs)
     return found
 
 

@@ -15,14 +15,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pandas_ingest
 from dirty_files import FORMATS, NAMES, write_dirty_file
-from report import ROOT, Figure, figure, output, raw_repeats, watched, write_result
+from report import ROOT, Figure, figure, output, raw_repeats, repeat_of_commit, watched, write_result
 
 from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import Settings, load_settings
@@ -50,11 +49,8 @@ COLUMNS = (
 
 def main() -> int:
     """Measures the parts that are missing, writes results/ingest.json, prints it; 1 when a bar does not hold."""
-    commit = output("git", "rev-parse", "HEAD")
     raw, repeats = raw_repeats("ingest", "conf/pipeline.yaml", "conf/domains/retail.yaml", "conf/spark/spark-defaults.conf")
-    if not any(repeat["commit"] == commit for repeat in repeats):
-        repeats.append({"commit": commit, "date": datetime.now(UTC).isoformat(timespec="seconds")})
-    newest = next(repeat for repeat in repeats if repeat["commit"] == commit)
+    newest = repeat_of_commit(repeats)
     logging.getLogger("py4j").setLevel(logging.ERROR)
     parts: dict[str, Callable[[], Any]] = {"rounds": rounds, "increments": increments, "memory": memory, "dirty": dirty}
     for name, measure in parts.items():

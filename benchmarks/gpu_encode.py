@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from peers import MFLOP_PER_TOKEN
 
 from llmrec_pipeline.config import EncoderConfig
 from llmrec_pipeline.encoding import Encoder, resolve
@@ -25,7 +26,6 @@ from llmrec_pipeline.encoding.spark import _vectors
 DEVICE = "cuda:0"
 BUDGETS = (8_192, 16_384, 65_536, 262_144)
 ARROW_ROWS = 10_000
-MFLOP_PER_TOKEN = 21.234  # MiniLM-L6, as in bench_encode
 
 
 def main(folder: str, texts_file: str, result: str) -> None:

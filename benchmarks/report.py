@@ -8,6 +8,7 @@ import subprocess
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def write_result(name: str, newest: dict[str, Any], repeats: list[dict[str, Any]
     (RESULTS / f"{name}.json").write_text(json.dumps(heads | {"figures": rows, "raw": repeats}, indent=1) + "\n")
     show(rows)
     return 0 if all(row["holds"] is not False for row in rows) else 1
+
+
+def repeat_of_commit(repeats: list[dict[str, Any]]) -> dict[str, Any]:
+    """The repeat of the commit at hand, a new one where there is none yet: a benchmark that broke off goes on with it."""
+    commit = output("git", "rev-parse", "HEAD")
+    if not any(repeat["commit"] == commit for repeat in repeats):
+        repeats.append({"commit": commit, "date": datetime.now(UTC).isoformat(timespec="seconds")})
+    return next(repeat for repeat in repeats if repeat["commit"] == commit)
 
 
 def raw_repeats(name: str, *files: str) -> tuple[Path, list[dict[str, Any]]]:

@@ -89,9 +89,14 @@ class Encoder:
                 precision.
         """
         self.spec, self.device = spec, device
-        self.token_budget = token_budget or max(spec.max_length, GPU_BUDGET if device.startswith("cuda") else CPU_BUDGET)
+        self.set_budget(token_budget)
         self.totals = Totals()
         self._forward = load_backend(spec, device, threads)
+
+    def set_budget(self, token_budget: int | None) -> None:
+        """Padded tokens of a forward pass from now on; None: what suits the device."""
+        suits = GPU_BUDGET if self.device.startswith("cuda") else CPU_BUDGET
+        self.token_budget = token_budget or max(self.spec.max_length, suits)
 
     def encode(self, texts: Sequence[str]) -> tuple[Float, Int]:
         """Vectors [N, D] of the texts, in their order, and their numbers of tokens [N].

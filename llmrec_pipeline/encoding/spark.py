@@ -27,7 +27,7 @@ from llmrec_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from pyspark.resource import ResourceProfile
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 ROWS_OUT = 1_000  # rows of an Arrow batch given back to Spark: 1.5 MB at 384 dimensions
 
@@ -76,11 +76,7 @@ def tokenise(texts: "DataFrame", spec: EncoderSpec, config: EncoderConfig) -> "D
     Raises (when it runs):
         ModelError: the worker's files are not those of `spec`.
     """
-    from pyspark.sql import functions as F
-
-    start = F.regexp_replace(F.coalesce("text", F.lit("")), r"(?U)^\s+", "")
-    cut = texts.select("text_hash", F.substring(start, 1, max_chars(spec.max_length) + 1).alias("text"))
-    return cut.mapInArrow(tokenise_batches(spec, config), _ddl(TOKENS))
+    return texts.select("text_hash", _cut(spec)).mapInArrow(partial(_tokenise_partition, spec, config), _ddl(TOKENS))
 
 
 def balance(tokens: "DataFrame", partitions: int) -> "DataFrame":
@@ -117,9 +113,7 @@ def encode(tokens: "DataFrame", spec: EncoderSpec, config: EncoderConfig) -> "Da
 
 def measure(texts: "DataFrame", spec: EncoderSpec, config: EncoderConfig) -> list[Trial]:
     """Times the candidates that `config` leaves open, in one task, on a sample of texts (column text); `spec` is in torch fp32."""
-    from pyspark.sql import functions as F
-
-    cut = texts.select(F.substring("text", 1, max_chars(spec.max_length)).alias("text")).coalesce(1)
+    cut = texts.select(_cut(spec)).coalesce(1)
     rows = cut.mapInArrow(
         partial(_trial_partition, spec, config), _ddl(TRIALS), profile=gpu_profile(texts.sparkSession)
     ).collect()
@@ -127,11 +121,6 @@ def measure(texts: "DataFrame", spec: EncoderSpec, config: EncoderConfig) -> lis
 
 
 # Functions for `mapInArrow` are partials of module functions: pickled by name, they find what the worker has loaded.
-
-
-def tokenise_batches(spec: EncoderSpec, config: EncoderConfig) -> Callable[[Batches], Batches]:
-    """The function behind `tokenise`."""
-    return partial(_tokenise_partition, spec, config)
 
 
 def encode_batches(spec: EncoderSpec, config: EncoderConfig) -> Callable[[Batches], Batches]:
@@ -148,7 +137,8 @@ def loaded_encoder(spec: EncoderSpec, config: EncoderConfig, device: str) -> Enc
     if any(encoder.spec.encoder_id != spec.encoder_id for encoder in _encoders.values()):
         _encoders.clear()
     if device not in _encoders:
-        _encoders[device] = Encoder(_verified(spec, config), device, config.token_budget, task_threads())
+        _encoders[device] = Encoder(_verified(spec, config), device, threads=task_threads())
+    _encoders[device].set_budget(config.token_budget)
     return _encoders[device]
 
 
@@ -182,6 +172,14 @@ def gpu_profile(spark: "SparkSession") -> "ResourceProfile | None":
 
     cpus = int(context.getConf().get("spark.task.cpus", "1") or 1)
     return ResourceProfileBuilder().require(TaskResourceRequests().cpus(cpus).resource("gpu", 1)).build
+
+
+def _cut(spec: EncoderSpec) -> "Column":
+    """Of the column text, what can reach a vector, and one character that tells that there was more."""
+    from pyspark.sql import functions as F
+
+    start = F.regexp_replace(F.coalesce("text", F.lit("")), r"(?U)^\s+", "")
+    return F.substring(start, 1, max_chars(spec.max_length) + 1).alias("text")
 
 
 def _ddl(schema: pa.Schema) -> str:

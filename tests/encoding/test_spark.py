@@ -115,6 +115,16 @@ def test_a_worker_finds_the_folder_again_where_the_drivers_is_absent(spec: Encod
     assert executors.loaded_encoder(elsewhere, CONFIG, "cpu").spec.folder == spec.folder
 
 
+def test_a_loaded_encoder_takes_each_jobs_token_budget(spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "_encoders", {})
+    loaded = executors.loaded_encoder(spec, CONFIG, "cpu")
+    budgets = [loaded.token_budget]
+    for wanted in (128, None):
+        assert executors.loaded_encoder(spec, EncoderConfig(token_budget=wanted), "cpu") is loaded
+        budgets.append(loaded.token_budget)
+    assert budgets == [1024, 128, 1024]
+
+
 @pytest.mark.parametrize("file", ["weights", "tokenizer"])
 def test_a_worker_with_other_files_than_the_drivers_says_which(
     spec: EncoderSpec, file: str, monkeypatch: pytest.MonkeyPatch
