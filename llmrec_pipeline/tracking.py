@@ -6,7 +6,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -82,8 +81,7 @@ class Run:
 
     def wrote(self, *names: str) -> None:
         """Notes the Delta versions of tables that this run may have written."""
-        with ThreadPoolExecutor(len(names)) as pool:
-            self.outputs |= dict(zip(names, pool.map(self.warehouse.version, names), strict=True))
+        self.outputs |= {name: self.warehouse.version(name) for name in names}
 
     def record(self, status: str, error: str | None = None) -> None:
         """Appends the run's row to job_runs."""
