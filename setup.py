@@ -38,6 +38,7 @@ setup(
         "dev": [
             *GGUF,
             "pytest",
+            "pytest-xdist",
             "hypothesis",
             "ruff",
             "mypy",

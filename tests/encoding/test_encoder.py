@@ -92,9 +92,9 @@ def test_a_megabyte_of_text_takes_about_the_time_of_a_page(encoder: Encoder) -> 
     def best_of_three(text: str) -> float:
         seconds = []
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.process_time()
             encoder.encode([text])
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.process_time() - started)
         return min(seconds)
 
     page, megabyte = "white mug " * 205, "white mug " * 100_000
