@@ -41,9 +41,9 @@ def rows_of(spark: SparkSession, source: FilesConfig) -> list[tuple[Any, ...]]:
         ("plain.csv", "user,item\nu1,茶\nu2,\n".encode(), {}),
         ("gbk.csv", "user,item\nu1,茶\nu2,\n".encode("gbk"), {"charset": "gbk"}),
         ("utf16.csv", "user,item\r\nu1,茶\r\nu2,\r\n".encode("utf-16"), {"charset": "utf-16"}),
-        ("packed.csv.gz", gzip.compress("user,item\nu1,茶\n".encode()) + gzip.compress(b"u2,\n"), {}),
+        ("packed.csv.gz", gzip.compress("user,item\nu1,茶\n".encode(), mtime=0) + gzip.compress(b"u2,\n", mtime=0), {}),
         ("packed.csv.bz2", bz2.compress("\ufeffuser,item\nu1,茶\nu2,\n".encode()), {}),
-        ("gbk.csv.gz", gzip.compress("user,item\nu1,茶\nu2,\n".encode("gbk")), {"charset": "gbk"}),
+        ("gbk.csv.gz", gzip.compress("user,item\nu1,茶\nu2,\n".encode("gbk"), mtime=0), {"charset": "gbk"}),
         ("log.tsv", "user\titem\nu1\t茶\nu2\t\n".encode(), {"format": "tsv"}),
         (
             "no header.txt",
