@@ -131,7 +131,7 @@ class Warehouse:
             )
 
     def _snapshot(self, name: str) -> Any:
-        """The table as its log stands, as Delta's own class: a query for any part of it would take ten times as long."""
+        """The table as its log stands: Delta's own class, of a pinned version, as a query for any part of it takes three times as long or more."""
         jvm: Any = self.spark._jvm
         with _readable(self.path(name)):
             return jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(self.spark._jsparkSession, self.path(name))._2()
