@@ -35,7 +35,7 @@ demo: $(READY) ## the whole path on the shipped example: lists, metrics, three u
 test: $(READY) ## the whole test suite, in two processes of one Spark session each
 	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
-test-faults: $(READY) ## kill -9 every job around every commit, then run it again (some twenty minutes)
+test-faults: $(READY) ## kill -9 every job around every commit, then run it again (some half an hour)
 	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest -m faults -s tests/steps/test_faults.py
 
 test-airflow: $(READY) $(AIRFLOW)/.ready ## the DAGs, with an Airflow in .venv-airflow (640 MB, once)
