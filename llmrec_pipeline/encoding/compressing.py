@@ -28,8 +28,8 @@ LEAST = 1_000  # texts: among fewer, a text's 100 nearest are no choice
 QUERIES, CORPUS = 2_000, 10_000  # at most
 HELD_OUT = 0.2  # of the texts, up to QUERIES: the queries, which nothing is learnt from
 LEARNT_TOKENS = 8_000  # at most, the most frequent: the matrix of the least squares has their number squared (0.5 GB)
-RIDGE = 0.01  # in texts of ten tokens: one such text that holds a token weighs as much as what the token was before
-PROJECTION_RIDGE = 0.1  # in texts
+RIDGE = 0.01  # in squared shares: a text of ten tokens that holds one once adds as much
+MAP_RIDGE = 0.1  # in texts
 
 Matrix = npt.NDArray[np.float64]
 
@@ -177,7 +177,7 @@ def token_vectors(base: Base) -> Matrix:
     lengths = tokens.lengths
     shape = (len(lengths), len(embeddings))
     shares = sparse.csr_matrix((np.repeat(1 / lengths, lengths), tokens.values, tokens.offsets), shape=shape)
-    found: Matrix = np.asarray(embeddings @ ridge(shares @ embeddings, wanted, RIDGE), dtype=np.float64)
+    found: Matrix = np.asarray(embeddings @ ridge(shares @ embeddings, wanted, MAP_RIDGE), dtype=np.float64)
     counts = np.bincount(tokens.values, minlength=len(embeddings))
     frequent = np.argsort(-counts, kind="stable")[: min(LEARNT_TOKENS, np.count_nonzero(counts))]
     own = shares[:, frequent]  # [N, L]
@@ -211,7 +211,7 @@ def prune(base: Base, layers: int) -> tuple[int, ...]:
     tokens, wanted = base.learnt
     pruned = Encoder(replace(base.spec, folder=str(base.folder)), threads=os.cpu_count() or 1)
     vectors, _ = pruned.encode_tokens(tokens)
-    _save(base.folder / PROJECTION, projection=ridge(vectors.astype(np.float64), wanted, PROJECTION_RIDGE))
+    _save(base.folder / PROJECTION, projection=ridge(vectors.astype(np.float64), wanted, MAP_RIDGE))
     return kept
 
 
