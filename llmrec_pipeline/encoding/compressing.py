@@ -39,7 +39,6 @@ class Base:
     """The encoder that a tier is made from, and what it makes of the texts."""
 
     spec: EncoderSpec
-    encoder: Encoder  # in torch fp32
     tokens: Tokens  # of N texts, all with a vector
     vectors: Float  # [N, D]
     queries: int  # the first ones, which nothing may be learnt from
@@ -136,15 +135,14 @@ def _number(kind: Kind, spec: EncoderSpec, layers: int | None, dimensions: int |
 
 
 def _base(spec: EncoderSpec, texts: Sequence[str], seed: int, folder: Path) -> Base:
-    encoder = Encoder(spec, threads=os.cpu_count() or 1)
+    encoder = Encoder(spec, threads=_threads())
     tokens = encoder.tokenise(texts).tokens
-    usable = np.flatnonzero(tokens.lengths)
+    vectors, _ = encoder.encode_tokens(tokens)
+    usable = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     if len(usable) < LEAST:
         raise InputError(f"{len(usable):,} texts to learn from and judge by, expected at least {LEAST:,}; textualise more first")
     order = np.random.default_rng(seed).permutation(usable)
-    tokens = tokens.take(order)
-    vectors, _ = encoder.encode_tokens(tokens)
-    return Base(spec, encoder, tokens, vectors, min(QUERIES, int(HELD_OUT * len(order))), folder)
+    return Base(spec, tokens.take(order), vectors[order], min(QUERIES, int(HELD_OUT * len(order))), folder)
 
 
 def _make(kind: Kind, base: Base, number: int) -> tuple[int, ...] | None:
@@ -209,7 +207,7 @@ def prune(base: Base, layers: int) -> tuple[int, ...]:
     settings.num_hidden_layers = layers
     model.save_pretrained(base.folder)
     tokens, wanted = base.learnt
-    pruned = Encoder(replace(base.spec, folder=str(base.folder)), threads=os.cpu_count() or 1)
+    pruned = Encoder(replace(base.spec, folder=str(base.folder)), threads=_threads())
     vectors, _ = pruned.encode_tokens(tokens)
     _save(base.folder / PROJECTION, projection=ridge(vectors.astype(np.float64), wanted, MAP_RIDGE))
     return kept
@@ -268,6 +266,11 @@ def nearest(vectors: Float, queries: int) -> Int:
     np.fill_diagonal(scores, -np.inf)
     found: Int = np.argpartition(-scores, TOP, axis=1)[:, :TOP]
     return found
+
+
+def _threads() -> int:
+    """Of the base's forward pass: OMP_NUM_THREADS if set, else the machine's cores, as no other task runs."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def _save(file: Path, **tensors: npt.NDArray[Any]) -> None:

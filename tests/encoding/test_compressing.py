@@ -1,6 +1,6 @@
 """Cheaper tiers: made from a few texts, loaded as encoders, judged, and refused where they are too far off."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,9 +43,23 @@ class Tiers:
         return EncoderConfig(source=str(self._folder / name)), self._made[name]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
 @pytest.fixture(scope="module")
 def tiers(tmp_path_factory: pytest.TempPathFactory) -> Tiers:
     return Tiers(tmp_path_factory.mktemp("tiers"))
+
+
+@pytest.fixture(scope="module")
+def student(tiers: Tiers) -> tuple[Encoder, np.ndarray]:
+    """A static tier, loaded, and the token vectors of its file."""
+    config, _ = tiers("static")
+    return Encoder(spec_of(config)), load_file(Path(config.source) / "model.safetensors")["embeddings"]
 
 
 def spec_of(config: EncoderConfig) -> EncoderSpec:
@@ -101,13 +115,11 @@ def test_the_same_texts_and_seed_make_the_same_encoder(tiers: Tiers, tmp_path: P
 
 @settings(max_examples=20, deadline=None)
 @given(rows=st.lists(st.lists(st.integers(0, 3_000), max_size=12), min_size=1, max_size=9), order=st.randoms())
-def test_a_static_vector_is_the_mean_of_its_tokens_whatever_stands_beside_it(tiers: Tiers, rows: list[list[int]], order) -> None:
-    config, _ = tiers("static")
-    table = load_file(Path(config.source) / "model.safetensors")["embeddings"]
-    encoder = Encoder(spec_of(config))
+def test_a_static_vector_is_the_mean_of_its_tokens_whatever_stands_beside_it(student, rows: list[list[int]], order) -> None:
+    encoder, table = student
     found, padding = encoder.encode_tokens(Tokens.of(rows))
     for row, vector in zip(rows, found, strict=True):  # the slow reference
-        mean = np.mean([table[token].astype(np.float64) for token in row], axis=0) if row else np.full(384, np.nan)
+        mean = np.mean(table[row].astype(np.float64), axis=0) if row else np.full(384, np.nan)
         np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-5)
     assert not padding.any()
     places = list(range(len(rows)))
