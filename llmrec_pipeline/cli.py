@@ -126,8 +126,8 @@ def compress_job(description: str | None) -> "Main":
         set_: SetOption = None,
         debug: DebugOption = False,
     ) -> None:
-        options = {"kind": kind, "out": out, "layers": layers, "dimensions": dimensions}
-        run_jobs(("compress",), config, domain, overrides_of(set_, None), debug=debug, **options)
+        overrides = overrides_of(set_, None)
+        run_jobs(("compress",), config, domain, overrides, debug=debug, kind=kind, out=out, layers=layers, dimensions=dimensions)
 
     command.__doc__ = description
     return main_of(command)

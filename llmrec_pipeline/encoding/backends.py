@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EXPORT_ERROR = 1e-3  # of the largest value; between two fp32 computations it is 1e-5, of a wrong mask 1e-1
 OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: of what is not quantised
+WEIGHT_INPUT = {"MatMul": 1, "Gather": 0}  # which input of OpenVINO's operations holds the weights
 INT8_GROUP = 128  # numbers of a token that share a scale, measured (docs/encoding.md)
 
 
@@ -199,10 +200,10 @@ def _multiplies_int8() -> bool:
 
 
 def save_int8(spec: EncoderSpec, folder: Path) -> None:
-    """Writes the model with the weights of its products in int8, one scale a row, and what is not multiplied in fp16.
+    """Writes the model with the matrices that it multiplies with and the tables that it looks up in int8, one scale a row.
 
-    What they are multiplied with is quantised when it is computed, each token by itself, INT8_GROUP numbers at a time: a vector
-    does not depend on the batch, and nothing has to be calibrated. Processors with VNNI or AMX compute such products in int8.
+    What is multiplied with them is quantised when it is computed, each token by itself, INT8_GROUP numbers at a time: a vector
+    does not depend on the batch, and nothing has to be calibrated. Processors with VNNI compute such products in int8.
 
     Raises:
         ModelError: the model does not load, or cannot be exported.
@@ -210,16 +211,19 @@ def save_int8(spec: EncoderSpec, folder: Path) -> None:
     ov = openvino()
     ops = importlib.import_module("openvino.opset13")
     model = ov.Core().read_model(exported(spec))
-    for product in model.get_ordered_ops():
-        if product.get_type_name() != "MatMul" or product.input_value(1).get_node().get_type_name() != "Constant":
+    for op in model.get_ordered_ops():
+        if op.get_type_name() not in WEIGHT_INPUT:
             continue
-        weights = np.array(product.input_value(1).get_node().data, dtype=np.float32)
-        inputs = -1 if product.get_attributes()["transpose_b"] else -2  # the axis that is summed over
-        scale = np.abs(weights).max(axis=inputs, keepdims=True) / 127
-        whole = np.round(weights / np.where(scale > 0, scale, 1)).astype(np.int8)
+        place = WEIGHT_INPUT[op.get_type_name()]
+        constant = op.input_value(place).get_node()
+        if constant.get_type_name() != "Constant" or constant.data.dtype != np.float32 or constant.data.ndim != 2:
+            continue
+        summed = -1 if op.get_attributes().get("transpose_b", True) else -2
+        scale = np.abs(constant.data).max(axis=summed, keepdims=True) / 127
+        whole = np.round(constant.data / np.where(scale > 0, scale, 1)).astype(np.int8)
         back = ops.multiply(ops.convert(ops.constant(whole), np.float32), ops.constant(scale))
-        product.input(1).replace_source_output(back.output(0))
-    ov.save_model(model, folder / INT8_MODEL[0], compress_to_fp16=True)
+        op.input(place).replace_source_output(back.output(0))
+    ov.save_model(model, folder / INT8_MODEL[0], compress_to_fp16=False)
 
 
 def _check_export(spec: EncoderSpec, model: Any, compiled: Any) -> None:

@@ -215,8 +215,8 @@ def prune(base: Base, layers: int) -> tuple[int, ...]:
 
 def ridge(given: Matrix, wanted: Matrix, weight: float) -> Matrix:
     """The M [K, D] of least |given M - wanted|^2 + weight |M|^2, of `given` [N, K] and `wanted` [N, D]."""
-    found: Matrix = np.linalg.solve(given.T @ given + weight * np.eye(given.shape[1]), given.T @ wanted)
-    return found
+    squares = given.T @ given + weight * np.eye(given.shape[1])
+    return np.asarray(np.linalg.solve(squares, given.T @ wanted), dtype=np.float64)
 
 
 def principal(vectors: Matrix, dimensions: int) -> Matrix:

@@ -22,17 +22,17 @@ def compress(run: Run, *, kind: Kind, out: str, layers: int | None = None, dimen
         tier = compressing.compress(kind, config, texts, Path(out), layers=layers, dimensions=dimensions, seed=seed)
     run.counts |= {"texts": len(texts), "texts_learnt": tier.learnt}
     if tier.judgement:
-        _print(tier.judgement, f"{kind} tier of {config.source}, {tier.dimensions} dimensions: encoder.source={out}")
+        print(f"{kind} tier of {config.source}, {tier.dimensions} dimensions: encoder.source={out}")
+        _print(tier.judgement)
         if tier.judgement.overlap < config.min_overlap:
             print(f"encode refuses it: the overlap is below encoder.min_overlap, {config.min_overlap:g}")
 
 
-def _print(found: Judgement, title: str) -> None:
-    table = Table("", "tier", "base, fp32", "random vectors", title=title, title_justify="left")
+def _print(found: Judgement) -> None:
+    table = Table("", "tier", "base, fp32", "random vectors")
     table.add_row(f"top-{TOP} overlap", f"{found.overlap:.3f}", "1", f"{found.random_overlap:.3f}")
     table.add_row("cosine, mean", f"{found.mean_cosine:.4f}", "1", "")
     table.add_row("cosine, lowest", f"{found.lowest_cosine:.4f}", "1", "")
     table.add_row("tokens/s, one thread", f"{found.tokens_per_second:,.0f}", f"{found.base_tokens_per_second:,.0f}", "")
-    console = Console(width=120)
-    console.print(table)
-    console.print(f"{found.queries:,} held-out texts, their nearest among {found.corpus:,}")
+    Console(width=120).print(table)
+    print(f"{found.queries:,} held-out texts, their nearest among {found.corpus:,}")
