@@ -109,8 +109,6 @@ def test_the_same_texts_and_seed_make_the_same_encoder(tiers: Tiers, tmp_path: P
     compress("static", EncoderConfig(), TEXTS, tmp_path / "again")
     again = EncoderConfig(source=str(tmp_path / "again"))
     assert spec_of(again).encoder_id == spec_of(config).encoder_id
-    compress("static", EncoderConfig(), TEXTS, tmp_path / "other", seed=18)
-    assert spec_of(EncoderConfig(source=str(tmp_path / "other"))).encoder_id != spec_of(config).encoder_id
 
 
 @settings(max_examples=20, deadline=None)
@@ -128,13 +126,10 @@ def test_a_static_vector_is_the_mean_of_its_tokens_whatever_stands_beside_it(stu
     np.testing.assert_array_equal(shuffled, found[places])
 
 
-def test_all_dimensions_of_pca_keep_every_cosine(encoder: Encoder, tiers: Tiers) -> None:
-    config, tier = tiers("pca", dimensions=384)
-    vectors, _ = Encoder(spec_of(config)).encode(TEXTS[:200])
-    reference, _ = encoder.encode(TEXTS[:200])
-    np.testing.assert_allclose(vectors @ vectors.T, reference @ reference.T, atol=1e-5)
-    assert tier.judgement is not None
-    assert tier.judgement.overlap > 0.99
+def test_all_dimensions_of_pca_keep_every_cosine(encoder: Encoder) -> None:
+    reference = encoder.encode(TEXTS[:200])[0].astype(np.float64)
+    turned = reference @ principal(reference, 384)
+    np.testing.assert_allclose(turned @ turned.T, reference @ reference.T, atol=1e-6)
 
 
 def test_principal_directions_are_the_widest_ones_and_orthonormal() -> None:

@@ -11,7 +11,7 @@ from llmrec_pipeline.config import Settings
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.warehouse import Warehouse
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 DOMAIN = {
     "name": "shop",
     "source": {"path": "absent.csv", "format": "csv"},
