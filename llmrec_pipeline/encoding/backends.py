@@ -193,7 +193,7 @@ def exported(spec: EncoderSpec) -> Path:
 
 
 def _multiplies_int8() -> bool:
-    """Whether OpenVINO quantises what weights in int8 are multiplied with; else it multiplies in fp32, and vectors are others."""
+    """Whether OpenVINO quantises what weights in int8 are multiplied with; elsewhere vectors may be others."""
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()
     return bool(flags & {"avx512_vnni", "avx_vnni"})
