@@ -6,6 +6,7 @@ rounds      distinct texts of Online Retail II and of Complete Journey, and a he
 long        the job against the bare kernel on texts that keep it busy for a minute.
 increments  0, 1, 10 and 100 per cent of new texts of Complete Journey.
 rows        sentence-transformers row by row over the raw log of Online Retail II.
+student     a static student of Online Retail II's texts against the encoder in fp32, one thread each.
 
 Start-up apart means: session, first Delta operation, and model load and compile in each worker; a job on sixteen texts goes before
 each timed one.
@@ -26,13 +27,26 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from peers import CODE_BATCHES, MFLOP_PER_TOKEN, Side, kernel, matmul_peak, row_by_row, sentence_transformers, sentence_vectors
+from peers import (
+    CODE_BATCHES,
+    MFLOP_PER_TOKEN,
+    Side,
+    kernel,
+    matmul_peak,
+    row_by_row,
+    sentence_transformers,
+    sentence_vectors,
+    with_tokenising,
+)
 from report import ROOT, Figure, figure, raw_repeats, repeat_of_commit, write_result
 
 from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import EncoderConfig, Settings, load_settings
 from llmrec_pipeline.encoding import Choice, EncoderSpec, resolve
-from llmrec_pipeline.encoding.choosing import lowest_cosine
+from llmrec_pipeline.encoding.choosing import REFERENCE, lowest_cosine
+from llmrec_pipeline.encoding.compressing import compress
+from llmrec_pipeline.encoding.spec import FIXED
+from llmrec_pipeline.encoding.tier import TOP
 from llmrec_pipeline.encoding.tokenizer import Tokenizer
 from llmrec_pipeline.session import get_session
 from llmrec_pipeline.warehouse import Warehouse
@@ -131,6 +145,7 @@ def main() -> int:
         "increments": (1, increments),
         "rows": (1, rows),
         "cosines": (1, cosines),
+        "student": (REPEATS, student),
     }
     chosen = sys.argv[1:] or list(parts)
     for name in chosen:
@@ -231,6 +246,20 @@ def cosines(bench: Bench) -> dict[str, float]:
     return found
 
 
+def student(bench: Bench) -> dict[str, Any]:
+    """A static student made of the texts, as `compress` judges it; both sides' seconds with tokenising beside it."""
+    folder = WORK / "student"
+    shutil.rmtree(folder, ignore_errors=True)
+    tier = compress("static", EncoderConfig(), bench.texts["retail"], folder)
+    config = EncoderConfig(source=str(folder))
+    specs = {"base": resolve(EncoderConfig(), REFERENCE), "student": resolve(config, FIXED["static"])}
+    sample = bench.texts["retail"][::5]
+    seconds = {
+        name: bench.kernels(with_tokenising, *[(json.dumps(asdict(spec)), sample)] * PROCESSES) for name, spec in specs.items()
+    }
+    return {"tier": tier.model_dump(mode="json"), "with_tokenising": {name: min(found) for name, found in seconds.items()}}
+
+
 def settings(home: Any, domain: str, how: str = "auto", more: tuple[str, ...] = ()) -> Settings:
     named = {"fp32": ("encoder.backend=openvino", "encoder.precision=fp32"), "auto": ()}[how]
     return load_settings(ROOT / "conf/pipeline.yaml", domain, (f"warehouse={home}", *named, *more))
@@ -319,6 +348,17 @@ def figures(found: dict[str, Any]) -> list[Figure]:
             )
             for how in turn
         ]
+    students = [turn["tier"]["judgement"] for turn in found.get("student", [])]
+    if students:
+        ratios = [one["tokens_per_second"] / one["base_tokens_per_second"] for one in students]
+        whole = statistics.median(t["with_tokenising"]["base"] / t["with_tokenising"]["student"] for t in found["student"])
+        last = students[-1]
+        note = (
+            f"one thread, {last['tokens_per_second']:,.0f} against {last['base_tokens_per_second']:,.0f} tokens/s in hand; {whole:,.0f}x with "
+            f"tokenising; cosine {last['mean_cosine']:.3f} (lowest {last['lowest_cosine']:.3f}), top-{TOP} overlap {last['overlap']:.3f} "
+            f"(random vectors {last['random_overlap']:.3f})"
+        )
+        rows_.append(figure("static student against our own fp32", statistics.median(ratios), "x", "higher", 50, 200, note))
     rows_.append(figure("start-up", found["start_up"], "s", "lower", None, None, "session and first Delta operation"))
     return rows_
 

@@ -93,6 +93,18 @@ def kernel(spec_json: str, rows: list[list[int]], threads: int) -> float:
     return time.perf_counter() - began
 
 
+def with_tokenising(spec_json: str, texts: list[str]) -> float:
+    """Seconds of the encoder over texts, tokenising included, on one thread, loaded and warm."""
+    from llmrec_pipeline.encoding import Encoder, EncoderSpec
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    encoder = Encoder(EncoderSpec(**json.loads(spec_json)), threads=1)
+    encoder.encode(texts[:300])
+    began = time.perf_counter()
+    encoder.encode(texts)
+    return time.perf_counter() - began
+
+
 def sentence_transformers(folder: str, max_length: int, texts: list[str], batch: int) -> float:
     """Seconds of its `encode`, which sorts by length and pads each batch."""
     model = _sentence_transformer(folder, max_length)

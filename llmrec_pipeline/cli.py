@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
@@ -48,6 +48,15 @@ DryRunOption = Annotated[
 SuggestOption = Annotated[
     str | None, typer.Option("--suggest", metavar="FILE", help="print a draft of a domain's YAML, made from FILE; writes nothing")
 ]
+KindOption = Annotated[
+    Literal["static", "pruned", "pca", "matryoshka", "int8"],
+    typer.Option(
+        "--kind", help="how: a static student, fewer layers, fewer dimensions by PCA or by leaving off the last, weights in int8"
+    ),
+]
+OutOption = Annotated[str, typer.Option("--out", metavar="FOLDER", help="folder to make; encoder.source may then name it")]
+LayersOption = Annotated[int | None, typer.Option("--layers", min=1, help="of a pruned tier")]
+DimensionsOption = Annotated[int | None, typer.Option("--dimensions", min=1, help="of a tier of kind pca or matryoshka")]
 RebuildOption = Annotated[
     bool, typer.Option("--rebuild", help="read the sources again and replace the tables (after a change of mapping or templates)")
 ]
@@ -104,6 +113,26 @@ def ingest_job(description: str | None) -> "Main":
     return main_of(command)
 
 
+def compress_job(description: str | None) -> "Main":
+    """The `main(argv)` of compress, which makes a folder and no table."""
+
+    def command(
+        kind: KindOption,
+        out: OutOption,
+        layers: LayersOption = None,
+        dimensions: DimensionsOption = None,
+        config: ConfigOption = "conf/pipeline.yaml",
+        domain: DomainOption = None,
+        set_: SetOption = None,
+        debug: DebugOption = False,
+    ) -> None:
+        overrides = overrides_of(set_, None)
+        run_jobs(("compress",), config, domain, overrides, debug=debug, kind=kind, out=out, layers=layers, dimensions=dimensions)
+
+    command.__doc__ = description
+    return main_of(command)
+
+
 def print_draft(file: str) -> None:
     from llmrec_pipeline.behaviour.drafting import suggest
 
@@ -142,11 +171,13 @@ def run_jobs(
     rebuild: bool = False,
     debug: bool = False,
     summary: bool = False,
+    **options: Any,
 ) -> None:
     """Runs the named steps in one Spark session; exits 2 with one line on an error that the user can mend, 1 on any other.
 
     Args:
         summary: print tables, seconds, metrics and three users at the end.
+        options: of the step itself.
     """
     set_up_logging(debug)
     with reported(debug):
@@ -160,7 +191,7 @@ def run_jobs(
             settings.digest(),
             _not_default(settings),
         )
-        runs = [run_step(name, settings, rebuild=rebuild) for name in names]
+        runs = [run_step(name, settings, rebuild=rebuild, **options) for name in names]
         if summary:
             from llmrec_pipeline.steps.summary import print_summary
 
@@ -182,7 +213,7 @@ def _not_default(settings: "Settings") -> str:
     return json.dumps(settings.pipeline.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False)
 
 
-def run_step(name: str, settings: "Settings", *, rebuild: bool = False) -> "Run":
+def run_step(name: str, settings: "Settings", *, rebuild: bool = False, **options: Any) -> "Run":
     """Runs one step and records it, also when it fails."""
     from llmrec_pipeline.session import get_session
     from llmrec_pipeline.tracking import Run
@@ -193,7 +224,7 @@ def run_step(name: str, settings: "Settings", *, rebuild: bool = False) -> "Run"
     run = Run(name, settings, spark, Warehouse(spark, settings.root, settings.domain.name, settings.mapping_hash))
     run.warehouse.create(["job_runs"])  # also the check that a run can be recorded, before it writes anything
     try:
-        step(run, rebuild=rebuild) if rebuild and name in REBUILDING else step(run)
+        step(run, rebuild=rebuild) if rebuild and name in REBUILDING else step(run, **options)
     except BaseException as error:
         run.record("failed", one_line(error))
         raise

@@ -4,7 +4,7 @@ Unknown keys are refused with the nearest known one. Every field carries its uni
 """
 
 from llmrec_pipeline.config.domain import DEFAULT_TIME_FORMAT, EPOCHS, DomainConfig, EventTypeConfig, ListConfig
-from llmrec_pipeline.config.loading import Settings, hash_json, load_settings
+from llmrec_pipeline.config.loading import Settings, check_root, hash_json, load_settings
 from llmrec_pipeline.config.pipeline import (
     BackendName,
     CollaborativeConfig,
@@ -32,6 +32,7 @@ __all__ = [
     "PrecisionName",
     "Settings",
     "SourceConfig",
+    "check_root",
     "hash_json",
     "load_settings",
 ]

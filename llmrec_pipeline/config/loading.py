@@ -3,6 +3,7 @@
 import hashlib
 import json
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,10 +99,15 @@ def _check_roots(settings: Settings) -> None:
     if not encoder.startswith(("package:", "hub:")):
         used[encoder] = "encoder.source"
     for path, key in used.items():
-        if roots and not any(_whole(path).startswith(f"{_whole(root).rstrip('/')}/") for root in roots):
-            raise ConfigError(
-                f"{key} {path!r} lies outside paths.allowed_roots {list(roots)}; move it there, or have the list extended"
-            )
+        check_root(path, key, roots)
+
+
+def check_root(path: str, key: str, roots: Sequence[str]) -> None:
+    """Raises ConfigError where there are roots and the path, which `key` named, lies under none of them."""
+    if roots and not any(_whole(path).startswith(f"{_whole(root).rstrip('/')}/") for root in roots):
+        raise ConfigError(
+            f"{key} {path!r} lies outside paths.allowed_roots {list(roots)}; move it there, or have the list extended"
+        )
 
 
 def _whole(path: str) -> str:

@@ -32,6 +32,11 @@ class EncoderConfig(Section):
         "auto", description="arithmetic of the forward pass; auto: the fastest that keeps min_cosine; part of encoder_id"
     )
     min_cosine: float = Field(0.9999, ge=0, le=1, description="to torch fp32's vectors; auto takes nothing below it")
+    min_overlap: Share = Field(
+        0.5,
+        description="of a tier (jobs/compress.py): share of a text's 100 nearest texts that are those of the base's vectors; encode "
+        "refuses one below it",
+    )
     token_budget: PositiveInt | None = Field(
         None, description="padded tokens per forward pass; absent: 1,024 on a CPU, 65,536 on a GPU (docs/encoding.md)"
     )

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from llmrec_pipeline.config import hash_json
-from llmrec_pipeline.encoding.batching import Bool, Int
+from llmrec_pipeline.encoding.batching import Bool, Int, Tokens
 from llmrec_pipeline.encoding.cache import cached
 from llmrec_pipeline.encoding.spec import EncoderSpec
+from llmrec_pipeline.encoding.tier import INT8_MODEL, PROJECTION
 from llmrec_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
 
 EXPORT_ERROR = 1e-3  # of the largest value; between two fp32 computations it is 1e-5, of a wrong mask 1e-1
-OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16"}
+OPENVINO_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8: of what is not quantised
+WEIGHT_INPUT = {"MatMul": 1, "Gather": 0}  # which input of OpenVINO's operations holds the weights
+INT8_GROUP = 128  # numbers of a token that share a scale, measured (docs/encoding.md)
 
 
 class Backend(Protocol):
@@ -33,7 +36,7 @@ class Backend(Protocol):
         ...
 
 
-def load_backend(spec: EncoderSpec, device: str, threads: int) -> Backend:
+def load_backend(spec: EncoderSpec, device: str, threads: int) -> "Backend | StaticBackend":
     """The back-end and precision that `spec` names.
 
     Args:
@@ -44,6 +47,8 @@ def load_backend(spec: EncoderSpec, device: str, threads: int) -> Backend:
     Raises:
         ModelError: the model does not load, or this machine does not compute in that precision.
     """
+    if spec.backend == "static":
+        return StaticBackend(spec, device, threads)
     if spec.backend == "openvino":
         return OpenVinoBackend(spec, device, threads)
     return TorchBackend(spec, device, threads)
@@ -90,19 +95,66 @@ class OpenVinoBackend:
                 f"encoder {spec.encoder_id} is openvino in bf16, which this processor lacks; run encode on one that has it, "
                 "or name --set encoder.precision=fp32, another encoder with vectors of its own"
             )
+        int8 = spec.precision == "int8"
+        if int8 and not _multiplies_int8():
+            raise ModelError(
+                f"encoder {spec.encoder_id} is openvino in int8, which this processor lacks (avx512_vnni or avx_vnni); run encode on "
+                "one that has it, or name another encoder.source"
+            )
         settings: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": OPENVINO_TYPES[spec.precision],
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": INT8_GROUP if int8 else 0,
         }
-        self._request = core.compile_model(core.read_model(exported(spec)), "CPU", settings).create_infer_request()
+        model = Path(spec.folder) / INT8_MODEL[0] if int8 else exported(spec)
+        self._request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
 
     def __call__(self, ids: Int, mask: Bool) -> "torch.Tensor":
         import torch
 
         found = self._request.infer([ids, mask.astype(np.int64)], share_inputs=True, share_outputs=True)[0]
         return torch.from_numpy(found)
+
+
+class StaticBackend:
+    """One vector a token of the vocabulary; a text's vector is their mean. There is nothing to pad, so there are no batches."""
+
+    def __init__(self, spec: EncoderSpec, device: str, threads: int) -> None:
+        import torch
+
+        self._table = _tensor(Path(spec.folder) / "model.safetensors", "embeddings").to(device)  # [vocabulary, D]
+        if device == "cpu":
+            torch.set_num_threads(threads)
+
+    def pooled(self, tokens: Tokens, usable: Int) -> "torch.Tensor":
+        """Mean of the token vectors of the texts at the positions `usable`, all that have tokens: [B, D]."""
+        import torch
+
+        values, starts = (
+            torch.from_numpy(array).to(self._table.device) for array in (tokens.values, tokens.offsets[usable].astype(np.int32))
+        )
+        with torch.inference_mode():
+            return torch.nn.functional.embedding_bag(values, self._table, starts, mode="mean")
+
+
+def load_projection(spec: EncoderSpec, device: str) -> "torch.Tensor | None":
+    """The matrix that takes the model's pooled vectors to the tier's; None where there is none."""
+    file = Path(spec.folder) / PROJECTION
+    return _tensor(file, "projection").to(device) if spec.tier and file.exists() else None
+
+
+def _tensor(file: Path, name: str) -> "torch.Tensor":
+    """Raises ModelError where the file does not hold it."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found: torch.Tensor = load_file(file)[name]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ModelError(f"{file}: no tensor {name!r} ({error}); make the tier anew with jobs/compress.py") from error
+    return found
 
 
 def openvino() -> Any:
@@ -138,6 +190,40 @@ def exported(spec: EncoderSpec) -> Path:
         ov.save_model(converted, folder / "model.xml", compress_to_fp16=False)
 
     return cached("openvino", name, make) / "model.xml"
+
+
+def _multiplies_int8() -> bool:
+    """Whether OpenVINO quantises what weights in int8 are multiplied with; elsewhere vectors may be others."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    return bool(flags & {"avx512_vnni", "avx_vnni"})
+
+
+def save_int8(spec: EncoderSpec, folder: Path) -> None:
+    """Writes the model with the matrices that it multiplies with and the tables that it looks up in int8, one scale a row.
+
+    What is multiplied with them is quantised when it is computed, each token by itself, INT8_GROUP numbers at a time: a vector
+    does not depend on the batch, and nothing has to be calibrated. Processors with VNNI compute such products in int8.
+
+    Raises:
+        ModelError: the model does not load, or cannot be exported.
+    """
+    ov = openvino()
+    ops = importlib.import_module("openvino.opset13")
+    model = ov.Core().read_model(exported(spec))
+    for op in model.get_ordered_ops():
+        if op.get_type_name() not in WEIGHT_INPUT:
+            continue
+        place = WEIGHT_INPUT[op.get_type_name()]
+        constant = op.input_value(place).get_node()
+        if constant.get_type_name() != "Constant" or constant.data.dtype != np.float32 or constant.data.ndim != 2:
+            continue
+        summed = -1 if op.get_attributes().get("transpose_b", True) else -2
+        scale = np.abs(constant.data).max(axis=summed, keepdims=True) / 127
+        whole = np.round(constant.data / np.where(scale > 0, scale, 1)).astype(np.int8)
+        back = ops.multiply(ops.convert(ops.constant(whole), np.float32), ops.constant(scale))
+        op.input(place).replace_source_output(back.output(0))
+    ov.save_model(model, folder / INT8_MODEL[0], compress_to_fp16=False)
 
 
 def _check_export(spec: EncoderSpec, model: Any, compiled: Any) -> None:

@@ -35,6 +35,12 @@ class Tokens:
         starts = np.arange(times)[:, None] * self.offsets[-1] + self.offsets[:-1]  # [times, N]
         return Tokens(np.tile(self.values, times), np.append(starts.ravel(), times * self.offsets[-1]))
 
+    def take(self, texts: Int) -> "Tokens":
+        """Those of the texts at the given positions, in that order."""
+        lengths, starts = self.lengths[texts], self.offsets[:-1][texts]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Tokens(self.values[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)], offsets)
+
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "Tokens":
         """Of a list of ids for each text."""

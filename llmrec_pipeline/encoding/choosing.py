@@ -9,11 +9,14 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from llmrec_pipeline.config import EncoderConfig
 from llmrec_pipeline.encoding.backends import openvino
+from llmrec_pipeline.encoding.batching import Tokens
 from llmrec_pipeline.encoding.encoder import Encoder, Float
 from llmrec_pipeline.encoding.spec import Choice, EncoderSpec
 from llmrec_pipeline.errors import ModelError
@@ -53,7 +56,7 @@ def candidates(config: EncoderConfig, device: str) -> list[Choice]:
 
 
 def run_trials(reference: EncoderSpec, choices: Sequence[Choice], texts: Sequence[str], device: str, threads: int) -> list[Trial]:
-    """Times each choice on the same texts, in turn, so that a busy moment hits all of them.
+    """Times each choice on the same texts; a busy moment hits all of them.
 
     Args:
         reference: the encoder in torch fp32.
@@ -76,12 +79,7 @@ def run_trials(reference: EncoderSpec, choices: Sequence[Choice], texts: Sequenc
     tokens = encoders[REFERENCE].tokenise(texts).tokens
     vectors = {choice: encoder.encode_tokens(tokens)[0] for choice, encoder in encoders.items()}  # and warms it up
     timed = tokens.repeated(math.ceil(FULL_BATCHES * encoders[REFERENCE].token_budget / max(1, len(tokens.values))))
-    seconds: dict[Choice, float] = dict.fromkeys(encoders, float("inf"))
-    for _ in range(ROUNDS):
-        for choice, encoder in encoders.items():
-            began = time.perf_counter()
-            encoder.encode_tokens(timed)
-            seconds[choice] = min(seconds[choice], time.perf_counter() - began)
+    seconds = dict(zip(encoders, fastest_seconds(list(encoders.values()), timed), strict=True))
     total, where = len(timed.values), processor(device)
     return [
         Trial(*choice, 0.0, 0.0, errors[choice], where)
@@ -89,6 +87,17 @@ def run_trials(reference: EncoderSpec, choices: Sequence[Choice], texts: Sequenc
         else Trial(*choice, total / seconds[choice], lowest_cosine(vectors[choice], vectors[REFERENCE]), None, where)
         for choice in choices
     ]
+
+
+def fastest_seconds(encoders: Sequence[Encoder], tokens: Tokens) -> list[float]:
+    """Seconds of each encoder's fastest of ROUNDS passes over the same tokens, all in turn."""
+    seconds = [float("inf")] * len(encoders)
+    for _ in range(ROUNDS):
+        for place, encoder in enumerate(encoders):
+            began = time.perf_counter()
+            encoder.encode_tokens(tokens)
+            seconds[place] = min(seconds[place], time.perf_counter() - began)
+    return seconds
 
 
 def fastest(trials: Iterable[Trial], min_cosine: float) -> Choice:
@@ -112,8 +121,13 @@ def lowest_cosine(vectors: Float, reference: Float) -> float:
     a, b = vectors[usable].astype(np.float64), reference[usable].astype(np.float64)
     if not len(a):
         return 1.0
-    cosines = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    return float(np.nan_to_num(cosines, nan=0.0).min())
+    return float(np.nan_to_num(cosines(a, b), nan=0.0).min())
+
+
+def cosines(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Of each row [N, D] with the other's: [N]."""
+    found: npt.NDArray[Any] = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return found
 
 
 def processor(device: str) -> str:

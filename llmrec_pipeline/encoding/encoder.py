@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from llmrec_pipeline.encoding.backends import load_backend
+from llmrec_pipeline.encoding.backends import StaticBackend, load_backend, load_projection
 from llmrec_pipeline.encoding.batching import Tokens, pad, plan
 from llmrec_pipeline.encoding.spec import EncoderSpec
 from llmrec_pipeline.encoding.tokenizer import Tokenizer
@@ -92,6 +92,7 @@ class Encoder:
         self.set_budget(token_budget)
         self.totals = Totals()
         self._forward = load_backend(spec, device, threads)
+        self._projection = load_projection(spec, device)
 
     def set_budget(self, token_budget: int | None) -> None:
         """Padded tokens of a forward pass from now on; None: what suits the device."""
@@ -131,6 +132,11 @@ class Encoder:
         """Starts on `encode_tokens`. A GPU computes while the caller goes on; a CPU has computed all when this returns."""
         lengths = tokens.lengths
         usable = np.flatnonzero(lengths)
+        self.totals.texts += len(usable)
+        self.totals.tokens += int(lengths.sum())
+        if isinstance(self._forward, StaticBackend):
+            pieces = [self._scaled(self._forward.pooled(tokens, usable))] if len(usable) else []
+            return Launched([usable], pieces, np.zeros_like(lengths), self.spec.dimensions)
         batches = [usable[batch] for batch in plan(lengths[usable], self.token_budget)]
         padding = np.zeros(len(lengths), dtype=np.int64)
         pieces = []
@@ -138,8 +144,6 @@ class Encoder:
             ids, mask = pad(tokens, batch)
             padding[batch] = ids.shape[1] - lengths[batch]
             pieces.append(self._vectors(self._forward(ids, mask), mask))
-        self.totals.texts += len(usable)
-        self.totals.tokens += int(lengths.sum())
         self.totals.padding += int(padding.sum())
         return Launched(batches, pieces, padding, self.spec.dimensions)
 
@@ -150,7 +154,13 @@ class Encoder:
         with torch.inference_mode():
             kept = torch.from_numpy(mask).to(hidden.device, non_blocking=True)
             vectors = pool(hidden.float(), kept, self.spec.pooling)  # [B, D]
-            return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True) if self.spec.normalise else vectors
+            return self._scaled(vectors if self._projection is None else vectors @ self._projection)
+
+    def _scaled(self, vectors: "torch.Tensor") -> "torch.Tensor":
+        """Vectors [B, D] at unit length, where the spec says so."""
+        import torch
+
+        return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True) if self.spec.normalise else vectors
 
 
 def pool(hidden: "torch.Tensor", mask: "torch.Tensor", how: Literal["mean", "cls", "last"]) -> "torch.Tensor":

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from llmrec_pipeline.config import BackendName, EncoderConfig, PrecisionName, hash_json
 from llmrec_pipeline.encoding import gguf
+from llmrec_pipeline.encoding.tier import INT8_MODEL, Kind, Tier
 from llmrec_pipeline.errors import ConfigError, ModelError
 
 PACKAGE, HUB = "package:", "hub:"
@@ -37,8 +38,11 @@ log = logging.getLogger(__name__)
 class Choice(NamedTuple):
     """What computes the vectors, and how exactly."""
 
-    backend: BackendName
-    precision: PrecisionName
+    backend: BackendName | Literal["static"]
+    precision: PrecisionName | Literal["int8"]
+
+
+FIXED: dict[Kind, Choice] = {"static": Choice("static", "fp32"), "int8": Choice("openvino", "int8")}  # tiers that leave no choice
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,16 @@ class EncoderSpec:
     normalise: bool
     dimensions: int
     max_length: int  # tokens, special ones included
-    backend: BackendName
-    precision: PrecisionName
+    backend: BackendName | Literal["static"]
+    precision: PrecisionName | Literal["int8"]
     config_hash: str  # of what `EncoderConfig` asks for, less what moves no vector
     gguf: str | None = None  # name of the folder's GGUF file, which is then weights, architecture and tokenizer in one
+    tier: Kind | None = None  # of a folder that `compress` made
 
     @property
     def encoder_id(self) -> str:
         """128-bit hash of what determines a vector; not of where the files came from or lie, nor of batch sizes."""
-        apart = {"source", "revision", "folder", "config_hash", "gguf"}
+        apart = {"source", "revision", "folder", "config_hash", "gguf"} | ({"tier"} if self.tier is None else set())
         return hash_json({key: value for key, value in vars(self).items() if key not in apart} | {"code": CODE})
 
     @property
@@ -75,8 +80,26 @@ class EncoderSpec:
         return {"weights": self.weights_sha256, "config.json": self.architecture_sha256, "tokenizer": self.tokenizer_sha256}
 
 
+def tier_of(config: EncoderConfig) -> Tier | None:
+    """What is known of the tier that `config.source` names; None: it is no folder that `compress` made."""
+    return None if config.source.startswith((PACKAGE, HUB)) else Tier.of(locate(config)[0])
+
+
 def named_choice(config: EncoderConfig) -> Choice | None:
-    """Back-end and precision as the config names them; None where it leaves either to a measurement."""
+    """Back-end and precision as the tier's kind or the config names them; None where both leave either to a measurement.
+
+    Raises:
+        ConfigError: the config names others than the tier has.
+    """
+    tier = tier_of(config)
+    fixed = FIXED.get(tier.kind) if tier else None
+    if tier and fixed:
+        if (config.backend, config.precision) != ("auto", "auto"):
+            raise ConfigError(
+                f"encoder.backend {config.backend} and precision {config.precision} mean nothing for {config.source}, a tier of "
+                f"kind {tier.kind}, which {fixed.backend} computes in {fixed.precision}; set both to auto"
+            )
+        return fixed
     if config.backend == "auto" or config.precision == "auto":
         return None
     return Choice(config.backend, config.precision)
@@ -122,16 +145,19 @@ def describe(folder: Path, revision: str | None, config: EncoderConfig, choice: 
     """The spec of the model in `folder` under `config`, computed as `choice` says.
 
     Raises:
-        ConfigError: `config.max_length` is longer than the model's longest input, or a GGUF file has no pinned hash.
+        ConfigError: `config.max_length` is longer than the model's longest input, a GGUF file has no pinned hash, or a tier was
+            made under other settings.
         ModelError: a needed file is missing, a GGUF file is not the pinned one, or the model has parts that this encoder does
             not compute.
     """
-    file = _pinned(folder, config)
+    file, tier = _pinned(folder, config), Tier.of(folder)
+    if tier:
+        _check_tier(tier, config)
     if file:
         weights, described, tokenizer = [file], [file], [file]
         architecture = gguf.architecture(file)
     else:
-        weights, described, tokenizer = _weights(folder), [folder / "config.json"], _tokenizer(folder)
+        weights, described, tokenizer = _weights(folder, tier), [folder / "config.json"], _tokenizer(folder)
         architecture = _json(folder / "config.json")
     _check_modules(folder, config)
     _check_length(folder, architecture, config)
@@ -144,18 +170,19 @@ def describe(folder: Path, revision: str | None, config: EncoderConfig, choice: 
         tokenizer_sha256=_hash_files(tokenizer),
         pooling=config.pooling,
         normalise=config.normalise,
-        dimensions=_dimensions(folder, architecture),
+        dimensions=tier.dimensions if tier else _dimensions(folder, architecture),
         max_length=config.max_length,
         backend=choice.backend,
         precision=choice.precision,
         config_hash=config_hash(config),
         gguf=file.name if file else None,
+        tier=tier.kind if tier else None,
     )
 
 
 def config_hash(config: EncoderConfig) -> str:
     """Hash of what the config asks for; of two configs that mean the same vectors it is the same."""
-    unasked = {"token_budget", "max_unknown_share"} | ({"gguf_sha256"} if config.gguf_sha256 is None else set())
+    unasked = {"token_budget", "max_unknown_share", "min_overlap"} | ({"gguf_sha256"} if config.gguf_sha256 is None else set())
     return hash_json(config.model_dump(mode="json", exclude=unasked))
 
 
@@ -236,8 +263,9 @@ def _tokenizer(folder: Path) -> list[Path]:
     return files
 
 
-def _weights(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"))
+def _weights(folder: Path, tier: Tier | None) -> list[Path]:
+    patterns = INT8_MODEL if tier and tier.kind == "int8" else ("*.safetensors",)
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
     if files:
         return files
     pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(pattern))
@@ -261,6 +289,17 @@ def _check_modules(folder: Path, config: EncoderConfig) -> None:
     pooling = folder / "1_Pooling" / "config.json"
     if pooling.exists() and not _json(pooling).get(POOLING_KEYS[config.pooling], False):
         log.warning("encoder.pooling is %s, but the model was trained with another pooling (%s)", config.pooling, pooling)
+
+
+def _check_tier(tier: Tier, config: EncoderConfig) -> None:
+    """Refuses settings under which the tier was neither made nor judged."""
+    for name in ("pooling", "normalise", "max_length"):
+        asked, made = getattr(config, name), getattr(tier, name)
+        if asked != made:
+            raise ConfigError(
+                f"encoder.{name} is {asked}, but the {tier.kind} tier {config.source} was made under {made}; set it to that, or make "
+                "a tier under your setting with jobs/compress.py"
+            )
 
 
 def _check_length(folder: Path, architecture: dict[str, Any], config: EncoderConfig) -> None:

@@ -10,7 +10,7 @@ from llmrec_pipeline.config import EncoderConfig
 from llmrec_pipeline.encoding import EncoderSpec, resolve
 from llmrec_pipeline.encoding.choosing import REFERENCE, SAMPLE, Trial, fastest
 from llmrec_pipeline.encoding.spark import measure
-from llmrec_pipeline.encoding.spec import Choice, config_hash, named_choice
+from llmrec_pipeline.encoding.spec import Choice, config_hash, named_choice, tier_of
 from llmrec_pipeline.errors import ModelError, TableError
 from llmrec_pipeline.tables import ENCODERS
 from llmrec_pipeline.tracking import Run
@@ -42,10 +42,12 @@ def settle_encoder(run: Run, texts: DataFrame) -> EncoderSpec:
         texts: columns text_hash and text; a sample of them is timed.
 
     Raises:
-        ModelError: the same config meant another encoder before (a package was upgraded, a folder's files changed), or no
-            candidate keeps `min_cosine`.
+        ModelError: the same config meant another encoder before (a package was upgraded, a folder's files changed), no
+            candidate keeps `min_cosine`, or a tier's overlap is below `min_overlap`.
     """
     config = run.settings.pipeline.encoder
+    if tier := tier_of(config):
+        tier.check_floor(config.min_overlap, config.source)
     if _standing(run, config) is None:
         choice, trials = named_choice(config), None
         if choice is None:

@@ -53,7 +53,7 @@ def test_each_backend_and_precision_is_an_encoder_of_its_own(spec: EncoderSpec, 
     assert (other.encoder_id == spec.encoder_id, other.config_hash == spec.config_hash) == (False, True)
 
 
-@pytest.mark.parametrize("change", [{"token_budget": 512}, {"max_unknown_share": 0.5}])
+@pytest.mark.parametrize("change", [{"token_budget": 512}, {"max_unknown_share": 0.5}, {"min_overlap": 0.1}])
 def test_what_moves_no_vector_changes_neither_id_nor_config_hash(spec: EncoderSpec, change: dict[str, object]) -> None:
     other = resolve(EncoderConfig.model_validate(change), REFERENCE)
     assert (other.encoder_id, other.config_hash) == (spec.encoder_id, spec.config_hash)

