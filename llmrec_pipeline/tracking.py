@@ -73,11 +73,10 @@ class Run:
         self.stages[name] = round(self.stages.get(name, 0.0) + seconds, 3)
         log.info("%s: %s, %.1f s", self.job, name, seconds)
 
-    def read(self, name: str) -> DataFrame:
-        """A table, its Delta version noted as an input."""
-        df = self.warehouse.read(name)
-        self.inputs[name] = self.warehouse.version(name)
-        return df
+    def read(self, name: str, *, pinned: bool = False) -> DataFrame:
+        """A table, its Delta version noted as an input; pinned, it stays at this one whatever is committed meanwhile."""
+        self.inputs[name] = version = self.warehouse.version(name)
+        return self.warehouse.read(name, version if pinned else None)
 
     def wrote(self, *names: str) -> None:
         """Notes the Delta versions of tables that this run may have written."""

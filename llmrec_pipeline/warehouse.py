@@ -136,8 +136,8 @@ class Warehouse:
         with _readable(self.path(name)):
             return jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(self.spark._jsparkSession, self.path(name))._2()
 
-    def read(self, name: str) -> DataFrame:
-        """The table as it stands.
+    def read(self, name: str, version: int | None = None) -> DataFrame:
+        """The table as it stands whenever it is looked at, or at one version.
 
         Raises:
             TableError: it does not exist, its columns are not the contract's (all discrepancies are named), or Delta is too old for it.
@@ -148,7 +148,8 @@ class Warehouse:
         if name in self.rebuilding:
             return self.spark.createDataFrame([], self.schema(name))
         with _readable(self.path(name)):
-            df = self.spark.read.format("delta").load(self.path(name))
+            at = {} if version is None else {"versionAsOf": version}
+            df = self.spark.read.format("delta").options(**at).load(self.path(name))
         self._check_columns(name, df)
         return df
 

@@ -3,12 +3,13 @@
 import logging
 import math
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.values import hash128
 from llmrec_pipeline.encoding import EncoderSpec
 from llmrec_pipeline.encoding import spark as executors
+from llmrec_pipeline.encoding.encoder import NOT_FINITE
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.steps.encoders import settle_encoder
 from llmrec_pipeline.tables import QUARANTINE, TEXT_EMBEDDINGS
@@ -28,57 +29,65 @@ def encode(run: Run) -> None:
     run.warehouse.create(TABLES)
     spec = settle_encoder(run, texts)
     run.versions |= {"encoder_id": spec.encoder_id, "backend": spec.backend, "precision": spec.precision}
+    seen = Observation()
     with run.stage("read"):
-        new = unencoded(run, texts, spec.encoder_id).persist()
-        run.counts |= {"texts": texts.count(), "texts_new": new.count()}
+        new = unencoded(run, texts.observe(seen, F.count("*").alias("texts")), spec.encoder_id)
+    tokens = _tokenise(run, spec, new)
+    run.counts["texts"] = seen.get["texts"]
     if run.counts["texts_new"]:
-        tokens = _tokenise(run, spec, new)
-        vectors = _encode(run, spec, tokens)
+        _encode(run, spec, tokens)
         with run.stage("write"):
-            _write(run, spec.encoder_id, new, tokens, vectors)
-        vectors.unpersist()
-        tokens.unpersist()
-    new.unpersist()
+            _quarantine(run, spec.encoder_id, new, tokens)
+    tokens.unpersist()
     log.info("encode: %s", ", ".join(f"{name} {count:,}" for name, count in run.counts.items()))
     run.wrote(*TABLES)
 
 
 def unencoded(run: Run, texts: DataFrame, encoder_id: str) -> DataFrame:
-    """Texts with neither a vector nor a quarantine row under this encoder."""
-    known = run.read("text_embeddings").filter(F.col("encoder_id") == encoder_id).select("text_hash")
+    """Texts with neither a vector nor a quarantine row under this encoder, now and whenever it is computed again."""
+    known = run.read("text_embeddings", pinned=True).filter(F.col("encoder_id") == encoder_id).select("text_hash")
     refused = run.warehouse.read("quarantine").filter((F.col("stage") == "encode") & (F.col("source") == encoder_id))
     without = texts.join(known, on="text_hash", how="left_anti").withColumn("quarantine_id", _quarantine_id(encoder_id))
     return without.join(refused.select("quarantine_id"), on="quarantine_id", how="left_anti").drop("quarantine_id")
 
 
 def _tokenise(run: Run, spec: EncoderSpec, new: DataFrame) -> DataFrame:
-    config = run.settings.pipeline.encoder
+    config, counts = run.settings.pipeline.encoder, run.counts
     with run.stage("tokenise"):
         tokens = executors.tokenise(new, spec, config).persist()
         sums = [F.sum(F.col(name).cast("long")).alias(name) for name in ("tokens", "unknown", "truncated")]
-        totals = only_row(tokens.agg(*sums)).asDict()
-    run.counts |= {"tokens": totals["tokens"], "tokens_unknown": totals["unknown"], "texts_truncated": totals["truncated"]}
+        totals = only_row(tokens.agg(F.count("*").alias("texts"), *sums)).asDict()
+    counts["texts_new"] = totals["texts"]
+    if not totals["texts"]:
+        return tokens
+    counts |= {"tokens": totals["tokens"], "tokens_unknown": totals["unknown"], "texts_truncated": totals["truncated"]}
     share = totals["unknown"] / max(1, totals["tokens"])
-    if run.counts["texts_new"] >= JUDGED_FROM and share > config.max_unknown_share:
+    if totals["texts"] >= JUDGED_FROM and share > config.max_unknown_share:
         worst = tokens.orderBy(F.desc(F.col("unknown") / F.col("tokens")), "text_hash").select("text_hash").limit(1)
         text = only_row(new.join(worst, on="text_hash").select("text"))["text"]
         raise ModelError(
-            f"encoder {spec.source!r} does not know {share:.1%} of the tokens of {run.counts['texts_new']:,} texts, such as "
+            f"encoder {spec.source!r} does not know {share:.1%} of the tokens of {totals['texts']:,} texts, such as "
             f"{text[:80]!r}, expected at most {config.max_unknown_share:.0%} (encoder.max_unknown_share); "
             "name an encoder.source that knows their language"
         )
     return tokens
 
 
-def _encode(run: Run, spec: EncoderSpec, tokens: DataFrame) -> DataFrame:
+def _encode(run: Run, spec: EncoderSpec, tokens: DataFrame) -> None:
+    """Writes vectors as they are computed, and kept for a merge that has to be tried again; the merge observes what the stage did."""
     counts = run.counts
     wanted = max(TASKS_PER_CORE * run.spark.sparkContext.defaultParallelism, math.ceil(counts["tokens"] / TOKENS_PER_TASK))
     tasks = min(wanted, counts["texts_new"])
+    done = Observation()
+    sums = [F.sum(name).alias(name) for name in ("tokens", "padding", "seconds")]
     with run.stage("encode", tasks, texts=counts["texts_new"], tokens=counts["tokens"]):
         balanced = executors.balance(tokens.filter("tokens > 0"), tasks)
         vectors = executors.encode(balanced, spec, run.settings.pipeline.encoder).persist()
-        sums = [F.sum("tokens").alias("tokens"), F.sum("padding").alias("padding"), F.sum("seconds").alias("seconds")]
-        totals = only_row(vectors.agg(F.count("embedding").alias("encoded"), *sums))
+        observed = vectors.observe(done, F.count("embedding").alias("encoded"), *sums).filter("reason IS NULL")
+        rows = observed.withColumn("encoder_id", F.lit(spec.encoder_id)).select(*TEXT_EMBEDDINGS.column_names)
+        run.warehouse.insert_new("text_embeddings", rows, f"t.encoder_id = '{spec.encoder_id}'")
+        vectors.unpersist()
+    totals = done.get
     counts |= {"texts_encoded": totals["encoded"], "tokens_padding": totals["padding"] or 0}
     run.stages["forward, all tasks"] = round(totals["seconds"] or 0.0, 3)
     if totals["tokens"]:
@@ -88,26 +97,24 @@ def _encode(run: Run, spec: EncoderSpec, tokens: DataFrame) -> DataFrame:
             totals["tokens"] / run.stages["encode"],
             100 * totals["padding"] / (totals["tokens"] + totals["padding"]),
         )
-    return vectors
 
 
 def _quarantine_id(encoder_id: str) -> Column:
     return hash128(F.lit("encode"), F.lit(encoder_id), F.col("text_hash"))
 
 
-def _write(run: Run, encoder_id: str, new: DataFrame, tokens: DataFrame, vectors: DataFrame) -> None:
-    rows = vectors.filter("reason IS NULL").withColumn("encoder_id", F.lit(encoder_id)).select(*TEXT_EMBEDDINGS.column_names)
-    run.warehouse.insert_new("text_embeddings", rows, f"t.encoder_id = '{encoder_id}'")
+def _quarantine(run: Run, encoder_id: str, new: DataFrame, tokens: DataFrame) -> None:
+    """What has no vector now, and why."""
     run.counts["quarantined"] = 0
     if run.counts["texts_encoded"] == run.counts["texts_new"]:  # a merge of nothing takes seconds, too
         return
-    without = [df.filter("reason IS NOT NULL").select("text_hash", "reason") for df in (tokens, vectors)]
-    refused = without[0].unionByName(without[1]).join(new.select("text_hash", "text"), on="text_hash")
-    bad = refused.select(
+    vectors = run.warehouse.read("text_embeddings").filter(F.col("encoder_id") == encoder_id)
+    refused = tokens.join(vectors, on="text_hash", how="left_anti").select("text_hash", "reason")
+    bad = refused.join(new.select("text_hash", "text"), on="text_hash").select(
         _quarantine_id(encoder_id).alias("quarantine_id"),
         F.lit("encode").alias("stage"),
         F.lit(encoder_id).alias("source"),
-        "reason",
+        F.coalesce("reason", F.lit(NOT_FINITE)).alias("reason"),
         F.col("text").alias("raw"),
         F.lit(None).cast("string").alias("file"),
         F.lit(None).cast("long").alias("line"),

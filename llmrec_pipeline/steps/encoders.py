@@ -48,7 +48,8 @@ def settle_encoder(run: Run, texts: DataFrame) -> EncoderSpec:
     config = run.settings.pipeline.encoder
     if tier := tier_of(config):
         tier.check_floor(config.min_overlap, config.source)
-    if _standing(run, config) is None:
+    stands = _standing(run, config)
+    if stands is None:
         choice, trials = named_choice(config), None
         if choice is None:
             with run.stage("choose"):
@@ -56,7 +57,7 @@ def settle_encoder(run: Run, texts: DataFrame) -> EncoderSpec:
             choice = fastest(trials, config.min_cosine)
             log.info("encode: backend %s in %s, the fastest of %s", *choice, _measured(trials))
         _register(run, resolve(config, choice), trials)
-    stands = standing_encoder(run)
+        stands = standing_encoder(run)
     spec = resolve(config, Choice(stands["backend"], stands["precision"]))
     if stands["encoder_id"] != spec.encoder_id:
         raise ModelError(
