@@ -53,7 +53,7 @@ from llmrec_pipeline.warehouse import Warehouse
 
 WORK = ROOT / "benchmarks/work/encode"
 REPEATS = 5
-SETS = {"retail": 10**9, "grocery": 100_000, "heavy": 60_000}  # tokens at most: a subset where five repeats would take too long
+SETS = {"retail": 10**9, "grocery": 200_000, "heavy": 60_000}  # tokens at most: a subset where five repeats would take too long
 LONG_TOKENS = 1_000_000
 INCREMENT_TOKENS = 400_000  # of what is known at the start and of all that is added
 SHARES = (0.0, 0.01, 0.1, 1.0)
