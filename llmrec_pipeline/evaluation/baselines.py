@@ -60,7 +60,7 @@ def tifu_vectors(
     counted = (
         np.asarray(target_types, dtype=bool)[histories.event_type]
         & (histories.item >= 0)
-        & (histories.step_time[step] < query.time)
+        & (histories.step_time < query.of_steps(histories))[step]
     )
     baskets = sparse.coo_array(
         (np.ones(int(counted.sum())), (step[counted], histories.item[counted])), shape=(histories.n_steps, n_items)
