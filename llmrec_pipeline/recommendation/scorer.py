@@ -3,7 +3,7 @@
 Legend: U users of a block, N items of the catalogue, E behaviour types, H half-lives.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -106,13 +106,22 @@ class Scorer:
         similarity, counts = collaborative_inputs(weights, recent, self.similar_items, self.config)
         return Similar(similarity, counts if self.domain.repeats else np.zeros_like(counts))
 
+    def at(self, query: Query, popularity: npt.NDArray[np.float64]) -> "Scorer":
+        """The same head as of another query; `popularity` [N, E, H] is as of its day."""
+        other = replace(self, query=query, popularity=popularity)
+        vars(other).update(items=self.items, similar_items=self.similar_items)  # neither depends on the query
+        return other
+
     def score(self, states: States) -> Scores:
         """p, s and y of every catalogue item for a block of users."""
-        parts = self.parts(states)
+        return self.fuse(self.parts(states), states.steps)
+
+    def fuse(self, parts: Parts, steps: npt.NDArray[np.int64]) -> Scores:
+        """p, s and y from the parts of p's logit and the users' history lengths [U] in steps."""
         mask, known = self.candidates(parts.own)
         found = self.similar(parts.own)
         log_s = collaborative_log_s(found.similarity, found.own, self.weights.cf_repeat_weight, self.weights.cf_temperature, mask)
-        cf_weight = self.weights.of_users(states.steps)
+        cf_weight = self.weights.of_users(steps)
         joint = contributions(parts.short, parts.long, parts.bias, parts.repeat, log_s, cf_weight, self.weights.temperature, mask)
         return Scores(mask, known, log_softmax(parts.logits, mask), log_s, joint)
 
