@@ -39,7 +39,7 @@ def transitions(
         n_items: N.
     """
     step = histories.event_step
-    past = (histories.item >= 0) & (histories.step_time[step] < query.time)
+    past = (histories.item >= 0) & (histories.step_time < query.of_steps(histories))[step]
     seen = past & ((np.asarray(type_weights, dtype=np.float64) > 0) | np.asarray(target_types))[histories.event_type]
     wanted = past & np.asarray(target_types, dtype=bool)[histories.event_type]
     before, after = (_items(histories, kept, n_items) for kept in (seen, wanted))  # [S, N]
