@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmrec_pipeline.evaluation.metrics import METRICS, block_metrics
+from llmrec_pipeline.evaluation.metrics import RANKING, block_metrics
 from llmrec_pipeline.recommendation.joint import standardise
 from llmrec_pipeline.recommendation.targets import Targets
 
@@ -112,6 +112,6 @@ def _ndcg(pools: Sequence[Pool], weights: Mapping[str, float]) -> float:
     total, users = 0.0, 0
     for part in pools:
         summed = sum(np.float32(weight) * part.scores[name] for name, weight in weights.items())
-        values = block_metrics(np.asarray(summed), part.mask, part.targets, (K,))[:, METRICS.index("ndcg"), 0]
+        values = block_metrics(np.asarray(summed), part.mask, part.targets, (K,))[:, RANKING.index("ndcg"), 0]
         total, users = total + float(np.nansum(values)), users + int(np.isfinite(values).sum())
     return total / users if users else float("nan")
