@@ -81,7 +81,7 @@ def count_baselines(run: Run, head: Head, scorer: Scorer, dataset: Dataset, bloc
 def tune_sum(scorer: Scorer, baselines: Counted, blocks: Iterator[Histories], head: Head) -> Choice | None:
     """Members and weights of the tuned sum, by the validation period; None: nobody has a target in it that was a candidate."""
     pools = [part for block in blocks if (part := _pool(scorer, baselines, block, head))]
-    if not any(len(part.targets.item) for part in pools):
+    if not any(part.target.any() for part in pools):
         return None
     choice = tune(pools)
     log.info("evaluate: tuned_sum = %s, NDCG@10 %.4f on validation", choice.weights, choice.ndcg)
