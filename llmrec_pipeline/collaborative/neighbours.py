@@ -85,9 +85,17 @@ def _nearest(cosine: npt.NDArray[np.float32], m: int) -> sparse.csr_array:
 
 
 def _reaching(rows: Float | sparse.csr_array, k: int) -> Float | sparse.csr_array:
-    """A dense block's entries that are at least as large as their row's k-th largest; a sparse block as it is."""
+    """A block's entries that are at least as large as their row's k-th largest: what is then sorted is little."""
     if not isinstance(rows, np.ndarray):
-        return rows
+        size = np.abs(rows.data).astype(np.float32)
+        for row in np.flatnonzero(np.diff(rows.indptr) > k):
+            own = slice(rows.indptr[row], rows.indptr[row + 1])
+            place = int(rows.indptr[row + 1] - rows.indptr[row]) - k
+            size[own][size[own] < np.partition(size[own], place)[place]] = 0.0
+        kept = rows.copy()
+        kept.data[size == 0] = 0.0
+        kept.eliminate_zeros()
+        return kept
     size = np.abs(rows).astype(np.float32)
     k_th = max(size.shape[1] - k, 0)
     row, column = np.nonzero(size >= np.partition(size, k_th, axis=1)[:, k_th, None])

@@ -1,4 +1,5 @@
-"""First-order transitions between the items of neighbouring steps, as a recommender (Rendle et al. 2010).
+"""First-order transitions between the items of neighbouring steps, as a recommender (the Markov chain for sets of Rendle et al. 2010,
+"Factorizing personalized Markov chains for next-basket recommendation", before it is factorised).
 
 Legend: U users of a block, N items, S steps.
 """
@@ -52,7 +53,7 @@ def transitions(
 
 
 def transition_matrix(found: Transitions, k: int) -> sparse.csr_array:
-    """[N, N] share of an item's transitions that lead to each target item (Rendle et al. 2010, section 4.1), shrunk, the k largest.
+    """[N, N] share of an item's transitions that lead to each target item, shrunk; the k largest of each row.
 
     Args:
         found: transitions of all users.
@@ -68,7 +69,7 @@ def markov_scores(
 ) -> npt.NDArray[np.float32]:
     """[U, N] transitions from the items of the last steps, a step weighing STEP_DECAY of the one after it.
 
-    At a decay of 0 that is p(i | last step) of Rendle et al. 2010, equation 4, up to the size of the step, which moves no order.
+    At a decay of 0 it is the Markov chain for sets of Rendle et al. 2010 up to the size of the last step, which moves no order.
     """
     recent = recent_weights(histories, query, type_weights, matrix.shape[0], STEP_DECAY)
     scores: Single = (recent @ matrix).toarray().astype(np.float32)

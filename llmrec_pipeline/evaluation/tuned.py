@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmrec_pipeline.evaluation.metrics import METRICS, block_metrics
 from llmrec_pipeline.recommendation.joint import standardise
 from llmrec_pipeline.recommendation.targets import Targets
 
@@ -24,6 +23,7 @@ K = 10  # cut-off of the NDCG that decides
 MEMBERS = 3
 GRID = (0.1, 0.2, 0.35, 0.6, 1.0, 1.7)  # weights beside the first member's 1
 DEPTH = 100  # items of each baseline's list that a pool holds
+TIE = 1e-5  # a target loses a tie: what a tie of the whole catalogue would give, which the pool does not hold
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Pool:
 
     scores: dict[str, Single]  # [U, P] each
     mask: Bool  # [U, P]
-    targets: Targets  # places in the pool
+    target: Bool  # [U, P]
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ def pool(models: Mapping[str, Float], mask: Bool, targets: Targets) -> Pool:
     width = int(chosen.sum(axis=1).max(initial=0))
     place = np.argsort(~chosen, axis=1, kind="stable")[:, :width]
     inside = np.take_along_axis(chosen & mask, place, axis=1)
-    position = (np.cumsum(chosen, axis=1) - 1)[wanted.user, wanted.item].astype(np.int32)
+    target = np.zeros(mask.shape, dtype=bool)
+    target[wanted.user, wanted.item] = True
     pooled = {name: np.take_along_axis(values, place, axis=1) for name, values in standard.items()}
-    return Pool(pooled, inside, Targets(wanted.offsets, position))
+    return Pool(pooled, inside, np.take_along_axis(target, place, axis=1))
 
 
 def tune(pools: Sequence[Pool]) -> Choice:
@@ -86,7 +87,7 @@ def tune(pools: Sequence[Pool]) -> Choice:
             break
     for name in list(weights)[1:]:  # once more, now that the others are there
         best, weights, _ = _best(pools, [weights | {name: weight} for weight in GRID], best, weights)
-    return Choice(weights, best, single, sum(int((part.targets.per_user > 0).sum()) for part in pools))
+    return Choice(weights, best, single, sum(int(part.target.any(axis=1).sum()) for part in pools))
 
 
 def weighted_sum(models: Mapping[str, Float], weights: Mapping[str, float], mask: Bool) -> Single:
@@ -110,8 +111,15 @@ def _best(
 def _ndcg(pools: Sequence[Pool], weights: Mapping[str, float]) -> float:
     """Mean NDCG@K of a weighted sum over the users with a target."""
     total, users = 0.0, 0
+    gain = 1.0 / np.log2(np.arange(2, K + 2))
     for part in pools:
         summed = sum(np.float32(weight) * part.scores[name] for name, weight in weights.items())
-        values = block_metrics(np.asarray(summed), part.mask, part.targets, (K,))[:, METRICS.index("ndcg"), 0]
-        total, users = total + float(np.nansum(values)), users + int(np.isfinite(values).sum())
+        below = np.where(part.mask, np.float32(TIE) * part.target - summed, np.inf)
+        depth = min(K, below.shape[1])
+        first = np.argpartition(below, depth - 1, axis=1)[:, :depth]
+        order = np.argsort(np.take_along_axis(below, first, axis=1), axis=1, kind="stable")
+        hits = np.take_along_axis(part.target, np.take_along_axis(first, order, axis=1), axis=1)
+        count = part.target.sum(axis=1)
+        ideal = np.cumsum(gain)[np.clip(count, 1, K) - 1]
+        total, users = total + float((hits @ gain[:depth] / ideal).sum()), users + int((count > 0).sum())
     return total / users if users else float("nan")
