@@ -24,7 +24,7 @@ from report import ROOT, Figure, figure, raw_repeats, repeat_of_commit, write_re
 from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import Settings, hash_json, load_settings
 from llmrec_pipeline.evaluation.bootstrap import INTERVAL, poisson_weights
-from llmrec_pipeline.evaluation.metrics import METRICS
+from llmrec_pipeline.evaluation.metrics import RANKING
 from llmrec_pipeline.session import get_session
 from llmrec_pipeline.steps.dataset import load_dataset, scratch, sequences_before
 from llmrec_pipeline.tracking import Run
@@ -66,7 +66,7 @@ def of_seed(domain: str, seed: int) -> dict[str, Any]:
     if not file.exists():
         file.write_bytes(pickle.dumps(measure(task_of(domain, settings), seed, KS)))
     found: dict[str, Any] = pickle.loads(file.read_bytes())
-    at = METRICS.index("ndcg"), KS.index(10)
+    at = RANKING.index("ndcg"), KS.index(10)
     scores = dict(zip(found["models"], np.nanmean(found["values"], axis=1)[:, *at].round(4).tolist(), strict=True))
     print(domain, seed, f"{found['train_s']:.0f} s of training,", json.dumps(scores), json.dumps(found["tuned_sum"]), flush=True)
     return found
@@ -96,7 +96,7 @@ def compared(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Each model's metrics, mean over users and seeds, and the joint model's NDCG@10 over every other one's, paired by user."""
     values = np.mean([found["values"] for found in seeds], axis=0)  # [X, U, M, K]
     weights = poisson_weights(seeds[0]["user_ids"], REPLICATES, SEEDS[0])  # [U, replicates]
-    ndcg = values[:, :, METRICS.index("ndcg"), KS.index(10)]
+    ndcg = values[:, :, RANKING.index("ndcg"), KS.index(10)]
     counted = np.isfinite(ndcg).all(axis=0)
     models = seeds[0]["models"]
     means = ndcg[:, counted] @ weights[counted] / weights[counted].sum(axis=0)  # [X, replicates]
@@ -104,10 +104,10 @@ def compared(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         name: {
             "metrics": {
                 f"{metric}_{k}": round(float(np.nanmean(values[x, :, m, at])), 5)
-                for m, metric in enumerate(METRICS)
+                for m, metric in enumerate(RANKING)
                 for at, k in enumerate(KS)
             },
-            "seeds": [round(float(np.nanmean(found["values"][x, :, METRICS.index("ndcg"), KS.index(10)])), 5) for found in seeds],
+            "seeds": [round(float(np.nanmean(found["values"][x, :, RANKING.index("ndcg"), KS.index(10)])), 5) for found in seeds],
             "joint_over": ratio(ndcg[models.index("joint"), counted], ndcg[x, counted], means[models.index("joint")], means[x]),
         }
         for x, name in enumerate(models)
