@@ -14,7 +14,20 @@ import polars as pl
 from report import ROOT, Figure, Watched, figure, output, raw_repeats, watched, write_result
 
 WORK = ROOT / "benchmarks/work/demo"
-MODELS = ("p", "s", "popularity", "popularity_30d", "own_decayed", "item_knn", "tifu_knn")
+MODELS = (
+    "p",
+    "s",
+    "popularity",
+    "popularity_30d",
+    "popularity_decayed",
+    "own_decayed",
+    "markov",
+    "item_knn",
+    "ease",
+    "tifu_knn",
+    "up_cf",
+    "tuned_sum",
+)
 RECORDS = 1_067_370
 
 

@@ -314,10 +314,15 @@ EVALUATION = Table(
     columns=(
         Column("evaluation_id", "string", "hash of what made it", True),
         Column("window", "date", "first date of the window", True),
-        Column("slice", "string", "`all`, `first_time` (items that the user did not know), or a group of users", True),
+        Column(
+            "slice",
+            "string",
+            "`all`, `first_time` (items that the user did not know), a group of users or of targets, `validation`",
+            True,
+        ),
         Column("model", "string", "joint, p, s or a baseline; `joint - p` is a paired difference", True),
-        Column("metric", "string", "hr, ndcg, recall, mrr, coverage", True),
-        Column("k", "int", "cut-off", True),
+        Column("metric", "string", "hr, ndcg, recall, mrr, map, novelty, diversity, coverage, gini, calibration, weight", True),
+        Column("k", "int", "cut-off; of calibration the decile of y", True),
         Column("value", "double", "mean over users"),
         Column("low", "double", "2.5% of the bootstrap over users"),
         Column("high", "double", "97.5% of the bootstrap over users"),

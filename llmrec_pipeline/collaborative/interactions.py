@@ -47,7 +47,7 @@ def history_weights(
     histories: Histories, query: Query, type_weights: npt.ArrayLike, n_items: int, half_life: float | None
 ) -> sparse.csr_array:
     """[U, N] the same counts straight from histories, for any half-life in days (None: no decay)."""
-    age = query.time - histories.step_time[histories.event_step]  # [E]
+    age = (query.of_steps(histories) - histories.step_time)[histories.event_step]  # [E]
     decay = np.ones_like(age) if half_life is None else np.exp2(-np.maximum(age, 0) / half_life)
     return _event_matrix(histories, np.where(age > 0, decay, 0.0), type_weights, n_items)
 
@@ -56,7 +56,7 @@ def recent_weights(
     histories: Histories, query: Query, type_weights: npt.ArrayLike, n_items: int, step_decay: float
 ) -> sparse.csr_array:
     """[U, N] behaviours weighted by step_decay^(steps since): what the last steps were about, whatever the calendar says."""
-    earlier = histories.step_time < query.time  # [S]
+    earlier = histories.step_time < query.of_steps(histories)  # [S]
     seen = np.concatenate([[0], np.cumsum(earlier)])
     since = seen[histories.step_offsets[1:]][histories.step_user] - seen[1:]  # [S] 0: the user's last step
     weight = np.where(earlier, step_decay ** since.astype(np.float64), 0.0)

@@ -85,13 +85,24 @@ def _nearest(cosine: npt.NDArray[np.float32], m: int) -> sparse.csr_array:
 
 
 def _reaching(rows: Float | sparse.csr_array, k: int) -> Float | sparse.csr_array:
-    """A dense block's entries that are at least as large as their row's k-th largest; a sparse block as it is."""
+    """A block's entries that are at least as large as their row's k-th largest: what is then sorted is little."""
     if not isinstance(rows, np.ndarray):
-        return rows
+        return _reaching_sparse(rows, k)
     size = np.abs(rows).astype(np.float32)
     k_th = max(size.shape[1] - k, 0)
     row, column = np.nonzero(size >= np.partition(size, k_th, axis=1)[:, k_th, None])
     return sparse.coo_array((rows[row, column], (row, column)), shape=rows.shape)
+
+
+def _reaching_sparse(rows: sparse.csr_array, k: int) -> sparse.csr_array:
+    kept: sparse.csr_array = rows.copy()
+    sizes: npt.NDArray[np.float32] = np.abs(rows.data).astype(np.float32)
+    for start, stop in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
+        if stop - start > k:
+            own = sizes[start:stop]
+            kept.data[start:stop][own < np.partition(own, len(own) - k)[len(own) - k]] = 0.0
+    kept.eliminate_zeros()
+    return kept
 
 
 def _strongest(rows: Float | sparse.csr_array, start: int, k: int) -> Neighbours:

@@ -132,7 +132,10 @@ class StaticBackend:
         """Mean of the token vectors of the texts at the positions `usable`, all that have tokens: [B, D]."""
         import torch
 
-        arrays = (np.array(tokens.values), tokens.offsets[usable].astype(np.int32))  # copies: torch warns of what it may not write
+        arrays = (
+            np.array(tokens.values),
+            tokens.offsets[usable].astype(np.int32),
+        )  # copies: torch warns of what it may not write
         values, starts = (torch.from_numpy(array).to(self._table.device) for array in arrays)
         with torch.inference_mode():
             return torch.nn.functional.embedding_bag(values, self._table, starts, mode="mean")

@@ -1,8 +1,8 @@
 """Windows, metrics, baselines and intervals of the evaluation protocol (DESIGN 4): numpy on blocks of users, mergeable sums."""
 
-from llmrec_pipeline.evaluation.bootstrap import Estimate, Partials, differences, finish, merge
-from llmrec_pipeline.evaluation.evaluator import Task, evaluate_block
-from llmrec_pipeline.evaluation.metrics import METRICS, block_metrics
+from llmrec_pipeline.evaluation.bootstrap import METRICS, Estimate, Partials, differences, finish, leads, merge
+from llmrec_pipeline.evaluation.evaluator import Task, Users, evaluate_block
+from llmrec_pipeline.evaluation.metrics import block_metrics
 from llmrec_pipeline.evaluation.windows import Window, window_ending
 
 __all__ = [
@@ -10,11 +10,13 @@ __all__ = [
     "Estimate",
     "Partials",
     "Task",
+    "Users",
     "Window",
     "block_metrics",
     "differences",
     "evaluate_block",
     "finish",
+    "leads",
     "merge",
     "window_ending",
 ]

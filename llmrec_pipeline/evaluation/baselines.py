@@ -1,6 +1,6 @@
 """Plain recommenders that a model must beat, as score functions on blocks of users as of a query.
 
-Legend: U users of a block, A all users, N items, S steps, G groups of TIFU-KNN.
+Legend: U users of a block, A all users, N items, S steps, B steps with a target item, G groups of TIFU-KNN.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from llmrec_pipeline.interest.data import DailyCounts, Histories, Query
+from llmrec_pipeline.interest.popularity import decayed_counts
 
 Float = npt.NDArray[np.floating[Any]]
 Double = npt.NDArray[np.float64]
@@ -31,6 +32,13 @@ def popularity(daily: DailyCounts, query: Query, target_types: npt.ArrayLike, n_
     if days is not None:
         wanted &= daily.day >= query.day - days
     return np.bincount(daily.item[wanted], daily.count[wanted], n_items).astype(np.float64)
+
+
+def popularity_decayed(daily: DailyCounts, query: Query, target_types: npt.ArrayLike, n_items: int, half_life: float) -> Double:
+    """[N] the same with a count of age a days weighing 2^(-a / half_life)."""
+    wanted = np.asarray(target_types, dtype=np.float64)
+    counts: Double = decayed_counts(daily, query.day, [half_life], n_items, len(wanted))[:, :, 0] @ wanted
+    return counts
 
 
 def own_scores(own: sparse.csr_array, popular: Double) -> Double:
@@ -56,22 +64,32 @@ def tifu_vectors(
     histories: Histories, query: Query, target_types: npt.ArrayLike, n_items: int, params: TifuKnn
 ) -> sparse.csr_array:
     """[U, N] personalised item frequencies: steps decay within groups, groups towards the past (Hu et al. 2020, section 4.1)."""
+    baskets, user = target_baskets(histories, query, target_types, n_items)
+    return weighted_baskets(baskets, user, _step_weights(user, params), histories.n_users)
+
+
+def target_baskets(
+    histories: Histories, query: Query, target_types: npt.ArrayLike, n_items: int
+) -> tuple[sparse.csr_array, npt.NDArray[np.int64]]:
+    """[B, N] 1 at the target items of each step that has one, and [B] its user; users ascending, steps in time order."""
     step = histories.event_step
     counted = (
         np.asarray(target_types, dtype=bool)[histories.event_type]
         & (histories.item >= 0)
-        & (histories.step_time[step] < query.time)
+        & (histories.step_time < query.of_steps(histories))[step]
     )
     baskets = sparse.coo_array(
         (np.ones(int(counted.sum())), (step[counted], histories.item[counted])), shape=(histories.n_steps, n_items)
     ).tocsr()
     baskets.sum_duplicates()
     baskets.data[:] = 1.0
-    filled = np.flatnonzero(np.diff(baskets.indptr) > 0)  # steps with a target item
-    user = histories.step_user[filled]
-    weights = sparse.coo_array(
-        (_step_weights(user, params), (user, filled)), shape=(histories.n_users, histories.n_steps)
-    ).tocsr()
+    filled = np.flatnonzero(np.diff(baskets.indptr) > 0)
+    return baskets[filled], histories.step_user[filled]
+
+
+def weighted_baskets(baskets: sparse.csr_array, user: npt.NDArray[np.int64], weight: Double, n_users: int) -> sparse.csr_array:
+    """[U, N] sum of each user's baskets, each times its weight [B]."""
+    weights = sparse.coo_array((weight, (user, np.arange(len(user)))), shape=(n_users, len(user))).tocsr()
     vectors: sparse.csr_array = (weights @ baskets).tocsr()
     vectors.sort_indices()
     return vectors

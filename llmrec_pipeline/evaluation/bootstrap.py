@@ -5,7 +5,7 @@ and whatever block the user is in: differences of models are paired (Chamandy et
 data streams").
 
 Legend: U users of a block, B replicates, R = B + 1 rows (row 0: every weight 1, the estimate itself), S slices, X models,
-M metrics, K cut-offs, N items.
+M metrics, K cut-offs, N items, V bins of `calibration.py`.
 """
 
 import io
@@ -16,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec_pipeline.errors import InputError, nearest
-from llmrec_pipeline.evaluation.metrics import METRICS
+from llmrec_pipeline.evaluation.calibration import ratios
+from llmrec_pipeline.evaluation.lists import LISTS, gini
+from llmrec_pipeline.evaluation.metrics import RANKING
 from llmrec_pipeline.recommendation.hashing import counter_bits, hash_ids
 
 Double = npt.NDArray[np.float64]
+METRICS = (*RANKING, *LISTS)
 POISSON_TAIL = 12  # P(Poisson(1) > 12) is below 1e-10, less than one draw in a run
 INTERVAL = (2.5, 97.5)  # percentiles of the 95% interval
 
@@ -37,6 +40,9 @@ class Partials:
     candidates: npt.NDArray[np.int64]  # [N] users that have the item as a candidate
     targets: int  # distinct (user, item) targets counted
     masked_targets: int  # targets dropped: their item was no candidate
+    calibrated: str  # the model whose scores were judged as log odds
+    reliability: Double  # [R, 2, V] sums of y and of outcomes by bin of log y
+    pairs: npt.NDArray[np.int64]  # [V] pairs of user and listed item
 
     def to_bytes(self) -> bytes:
         """For the way from an executor to the driver; arrays only, no pickle."""
@@ -51,6 +57,9 @@ class Partials:
             listed=self.listed,
             candidates=self.candidates,
             counts=np.array([self.targets, self.masked_targets]),
+            calibrated=np.array(self.calibrated, dtype=np.str_),
+            reliability=self.reliability,
+            pairs=self.pairs,
         )
         return buffer.getvalue()
 
@@ -67,6 +76,9 @@ class Partials:
                 candidates=arrays["candidates"],
                 targets=int(arrays["counts"][0]),
                 masked_targets=int(arrays["counts"][1]),
+                calibrated=str(arrays["calibrated"]),
+                reliability=arrays["reliability"],
+                pairs=arrays["pairs"],
             )
 
 
@@ -107,8 +119,8 @@ def merge(partials: Iterable[Partials]) -> Partials:
 
 
 def finish(partials: Partials) -> list[Estimate]:
-    """Values with 95% bootstrap intervals for every slice, model, metric and k; coverage for the slice `all`."""
-    return [*_estimates(partials, _means(partials)), *_coverage(partials)]
+    """Values with 95% bootstrap intervals for every slice, model, metric and k; coverage, gini and calibration for the slice `all`."""
+    return [*_estimates(partials, _means(partials)), *_exposure(partials), *_calibration(partials)]
 
 
 def differences(partials: Partials, baseline: str) -> list[Estimate]:
@@ -124,6 +136,13 @@ def differences(partials: Partials, baseline: str) -> list[Estimate]:
     return [replace(row, baseline=baseline) for row in _estimates(partials, apart) if row.model != baseline]
 
 
+def leads(partials: Partials, model: str) -> list[Estimate]:
+    """`model` less each other one, paired by user, for every slice, metric and k."""
+    place, means = partials.models.index(model), _means(partials)
+    rows = _estimates(partials, means[:, :, [place]] - means)
+    return [replace(row, model=model, baseline=row.model) for row in rows if row.model != model]
+
+
 def _estimates(partials: Partials, means: Double) -> Iterator[Estimate]:
     """One row for each cell of `means` [R, S, X, M, K]."""
     low, high = _interval(means)
@@ -134,7 +153,7 @@ def _estimates(partials: Partials, means: Double) -> Iterator[Estimate]:
 
 
 def _add(left: Partials, right: Partials) -> Partials:
-    for name in ("models", "ks", "slices"):
+    for name in ("models", "ks", "slices", "calibrated"):
         if getattr(left, name) != getattr(right, name):
             raise InputError(
                 f"blocks differ in {name}: {getattr(left, name)} and {getattr(right, name)}; evaluate all with one configuration"
@@ -152,6 +171,8 @@ def _add(left: Partials, right: Partials) -> Partials:
         candidates=left.candidates + right.candidates,
         targets=left.targets + right.targets,
         masked_targets=left.masked_targets + right.masked_targets,
+        reliability=left.reliability + right.reliability,
+        pairs=left.pairs + right.pairs,
     )
 
 
@@ -163,21 +184,38 @@ def _means(partials: Partials) -> Double:
 
 def _interval(means: Double) -> tuple[Double, Double]:
     """95% percentile interval over the replicates; a replicate that draws none of a slice's users is left out."""
-    replicates = means[1:]
-    empty = ~np.isfinite(replicates).any(axis=0) if len(replicates) else np.ones(means.shape[1:], dtype=bool)
-    if not len(replicates) or empty.all():
-        return np.full(means.shape[1:], np.nan), np.full(means.shape[1:], np.nan)
-    low, high = np.nanpercentile(np.where(empty, 0.0, replicates), INTERVAL, axis=0)
-    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)
+    replicates = means[1:].reshape(len(means) - 1, -1)
+    low, high = np.full((2, replicates.shape[1]), np.nan)
+    known = np.isfinite(replicates)
+    whole, some = known.all(axis=0), known.any(axis=0)
+    if len(replicates):
+        low[whole], high[whole] = np.percentile(replicates[:, whole], INTERVAL, axis=0)
+        for column in np.flatnonzero(some & ~whole):
+            low[column], high[column] = np.percentile(replicates[known[:, column], column], INTERVAL)
+    return low.reshape(means.shape[1:]), high.reshape(means.shape[1:])
 
 
-def _coverage(partials: Partials) -> list[Estimate]:
-    """Share of candidates that stand in at least one list's first k places."""
+def _exposure(partials: Partials) -> list[Estimate]:
+    """coverage: share of candidates that stand in at least one list's first k places; gini: how unevenly lists show candidates."""
     possible = partials.candidates > 0
     n = int(partials.weights[0, partials.slices.index("all")])
-    shares = (partials.listed[:, :, possible] > 0).mean(axis=2) if possible.any() else np.full(partials.listed.shape[:2], np.nan)
     return [
-        Estimate("all", model, "coverage", k, float(shares[x, c]), np.nan, np.nan, n)
+        Estimate("all", model, name, k, value, np.nan, np.nan, n)
         for x, model in enumerate(partials.models)
         for c, k in enumerate(partials.ks)
+        for name, value in (
+            ("coverage", float((partials.listed[x, c, possible] > 0).mean()) if possible.any() else np.nan),
+            ("gini", gini(partials.listed[x, c, possible])),
+        )
+    ]
+
+
+def _calibration(partials: Partials) -> list[Estimate]:
+    """Mean outcome over mean y by decile of y, the decile as k."""
+    n = int(partials.weights[0, partials.slices.index("all")])
+    found = ratios(partials.reliability, partials.pairs)
+    low, high = _interval(found)
+    return [
+        Estimate("all", partials.calibrated, "calibration", decile + 1, float(value), float(low[decile]), float(high[decile]), n)
+        for decile, value in enumerate(found[0])
     ]

@@ -46,7 +46,11 @@ class Histories:
 
     def earlier(self, query: "Query") -> "Histories":
         """The same users with the steps before the query's instant only."""
-        return self._select_steps(self.step_time < query.time)
+        return self._select_steps(self.step_time < query.of_steps(self))
+
+    def without_last(self, steps: int) -> "Histories":
+        """The same users without the last `steps` steps of each."""
+        return self._select_steps(self.steps_left > steps)
 
     def _select_steps(self, keep: npt.NDArray[np.bool_]) -> "Histories":
         kept = np.concatenate([[0], np.cumsum(keep)])
@@ -103,6 +107,11 @@ class Histories:
         """[S] the user that each step belongs to."""
         return np.repeat(np.arange(self.n_users), np.diff(self.step_offsets))
 
+    @property
+    def steps_left(self) -> Int:
+        """[S] steps that the user has from this one on; 1: it is the last."""
+        return self.step_offsets[1:][self.step_user] - np.arange(self.n_steps)
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -131,8 +140,12 @@ class DailyCounts:
 class Query:
     """The moment that a list is for: only what lies before it may be used."""
 
-    time: float  # days since the epoch, UTC: ages of steps and own counts are measured to here
+    time: float | npt.NDArray[np.float64]  # days since the epoch, UTC, of all users or of each [U]: ages are measured to here
     day: int  # date in the domain's zone; popularity counts dates before it
+
+    def of_steps(self, histories: Histories) -> float | npt.NDArray[np.float64]:
+        """The instant for the steps of its users: one, or [S]."""
+        return self.time if isinstance(self.time, float) else self.time[histories.step_user]
 
 
 @dataclass(frozen=True)

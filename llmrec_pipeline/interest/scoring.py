@@ -97,7 +97,8 @@ def score_parts(
     head = model.head
     with torch.no_grad():
         carry = Carry.of(states, model.layout, torch.float64)
-        short, long, gate = head.interest(carry, torch.full((states.n_users,), query.time, dtype=torch.float64))
+        time = torch.from_numpy(np.full(states.n_users, query.time, dtype=np.float64))
+        short, long, gate = head.interest(carry, time)
         short, long = head.w1(gate[:, None] * short), head.w1((1 - gate)[:, None] * long)  # [U, D]
         by_item = torch.from_numpy(items.vectors).T  # [D, N]
         parts = ((short @ by_item).numpy(), (long @ by_item).numpy())

@@ -19,11 +19,11 @@ from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
 from llmrec_pipeline.interest.examples import examples_of
+from llmrec_pipeline.interest.held_out import HeldOut
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.objective import Inputs, inputs_of, window_loss
 from llmrec_pipeline.interest.recurrence import Carry
 from llmrec_pipeline.interest.state import States
-from llmrec_pipeline.interest.validation import Validation, validation_of
 from llmrec_pipeline.interest.window import window_of
 
 Int = npt.NDArray[np.int64]
@@ -47,7 +47,8 @@ class TrainedModel:
 
 
 def train(
-    histories: Histories,
+    past: Histories,
+    validation: HeldOut,
     catalogue: Catalogue,
     daily: DailyCounts,
     text_vectors: Float32,
@@ -56,15 +57,15 @@ def train(
     event_types: list[str],
     target_types: list[str],
     repeats: bool,
-    train_until: Query,
-    validate_until: Query,
+    period: tuple[Query, Query],
     seed: int,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> TrainedModel:
-    """Trains on target steps of dates before `train_until.day`, keeps the epoch that is best on the validation period.
+    """Trains on the target steps of `past`, keeps the epoch that is best on what was held out.
 
     Args:
-        histories: of all users; later steps than `validate_until.day` are not looked at.
+        past: of all users, the steps that are learnt from.
+        validation: what they did after it.
         catalogue: N items.
         daily: counts of every date, anonymous behaviours included.
         text_vectors: [texts, K] e_text.
@@ -72,8 +73,7 @@ def train(
         event_types: the domain's types in order.
         target_types: those that are targets.
         repeats: False: items that the user knows are masked as of each step.
-        train_until: end of training, start of validation, and the query that validation scores.
-        validate_until: end of validation.
+        period: end of training and end of validation, noted with the model.
         seed: the one source of randomness.
         on_epoch: called with each epoch's figures and its seconds.
 
@@ -81,24 +81,22 @@ def train(
         ModelError: there is nothing to train or to validate on.
     """
     is_target = np.array([name in target_types for name in event_types])
-    past = histories.before(train_until.day)
     examples = examples_of(past, catalogue, daily, config, is_target, repeats)
     if not len(examples.targets.item):
         raise ModelError(
-            f"no target step before day {train_until.day} in {past.n_steps} steps (dropped: {examples.targets.dropped}); "
+            f"no target step before day {period[0].day} in {past.n_steps} steps (dropped: {examples.targets.dropped}); "
             "name a later day, or check which event types are targets"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _new_model(past, catalogue, text_vectors, config, event_types, target_types, repeats)
-        validation = validation_of(histories, catalogue, daily, text_vectors, model, is_target, (train_until, validate_until))
         inputs = inputs_of(past, catalogue, text_vectors, model, examples)
         epochs = _fit(model, inputs, validation, config, np.random.default_rng(seed), on_epoch)
     bearing = np.flatnonzero(np.diff(examples.targets.offsets))
     following = ~np.isin(bearing, past.step_offsets)  # not the first step of its user
     report = {"examples": len(bearing), "examples_next": int(following.sum()), "targets": len(examples.targets.item)}
     dropped = {f"dropped_{reason}": count for reason, count in examples.targets.dropped.items()}
-    return TrainedModel(model.eval(), train_until, validate_until, seed, epochs, report | dropped)
+    return TrainedModel(model.eval(), *period, seed, epochs, report | dropped)
 
 
 def _new_model(
@@ -129,7 +127,7 @@ def _new_model(
 def _fit(
     model: InterestModel,
     inputs: Inputs,
-    validation: Validation,
+    validation: HeldOut,
     config: InterestConfig,
     rng: np.random.Generator,
     on_epoch: Callable[[dict[str, float]], None] | None,

@@ -108,11 +108,14 @@ class Scorer:
 
     def score(self, states: States) -> Scores:
         """p, s and y of every catalogue item for a block of users."""
-        parts = self.parts(states)
+        return self.fuse(self.parts(states), states.steps)
+
+    def fuse(self, parts: Parts, steps: npt.NDArray[np.int64]) -> Scores:
+        """p, s and y from the parts of p's logit and the users' history lengths [U] in steps."""
         mask, known = self.candidates(parts.own)
         found = self.similar(parts.own)
         log_s = collaborative_log_s(found.similarity, found.own, self.weights.cf_repeat_weight, self.weights.cf_temperature, mask)
-        cf_weight = self.weights.of_users(states.steps)
+        cf_weight = self.weights.of_users(steps)
         joint = contributions(parts.short, parts.long, parts.bias, parts.repeat, log_s, cf_weight, self.weights.temperature, mask)
         return Scores(mask, known, log_softmax(parts.logits, mask), log_s, joint)
 

@@ -1,31 +1,24 @@
 """Measures the serving version on the window that it was not trained on, beside its parts and the baselines (DESIGN 4)."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pyspark.sql import functions as F
-from scipy import sparse
 
-from llmrec_pipeline.collaborative import (
-    history_weights,
-    item_knn,
-    merge_grams,
-    neighbour_matrix,
-    neighbours,
-    similarity_scores,
-    transform,
-)
-from llmrec_pipeline.collaborative.similarity import gram
-from llmrec_pipeline.evaluation.baselines import TifuKnn, own_scores, popularity, tifu_scores, tifu_vectors
-from llmrec_pipeline.evaluation.bootstrap import Estimate, Partials, differences, finish, merge
-from llmrec_pipeline.evaluation.evaluator import Task, evaluate_block
+from llmrec_pipeline.collaborative import history_weights
+from llmrec_pipeline.evaluation.bootstrap import Estimate, Partials, finish, leads, merge
+from llmrec_pipeline.evaluation.counted import Counted, Recipe, count
+from llmrec_pipeline.evaluation.evaluator import Task, Users, evaluate_block, head_items
+from llmrec_pipeline.evaluation.lists import self_information, unit
+from llmrec_pipeline.evaluation.tuned import Choice, K, Pool, pool, tune, weighted_sum
 from llmrec_pipeline.evaluation.windows import day_name
+from llmrec_pipeline.interest.cancelling import known_types
 from llmrec_pipeline.interest.data import Histories
+from llmrec_pipeline.recommendation import candidate_mask
 from llmrec_pipeline.recommendation.scorer import Scorer
 from llmrec_pipeline.steps.dataset import Dataset, load_dataset, scratch, sequences_before, user_blocks
 from llmrec_pipeline.steps.heads import Head, make_scorer, query_at, read_neighbours, serving_head
@@ -36,6 +29,8 @@ from llmrec_pipeline.tracking import Report, Run
 log = logging.getLogger("llmrec")
 INPUTS = ("events", "items", "user_sequences", "text_embeddings", "item_neighbours")
 JOINT = "joint"
+TUNED_SUM = "tuned_sum"
+VALIDATION = "validation"  # the slice of what the tuned sum was chosen by, on the days before the window
 FIRST_TIME = "first_time"  # the slice without what the user knows
 
 
@@ -57,113 +52,131 @@ def evaluate(run: Run) -> None:
         ordered = sequences_before(run, end).orderBy("user_id", "event_date")
     with scratch(run, ordered, "sequences") as shards:
         size = run.settings.pipeline.recommend.block_users
+
+        def blocks() -> Iterator[Histories]:
+            return user_blocks(shards, dataset, size)
+
         with run.stage("baselines"):
-            baselines = fit_baselines(scorer, dataset, (block.before(head.start) for block in user_blocks(shards, dataset, size)))
+            earlier, baselines = count_baselines(run, head, scorer, dataset, blocks())
+        with run.stage("tune"):
+            choice = tune_sum(scorer, earlier, blocks(), head)
         with run.stage("score") as report:
-            total = -(-baselines.n_users // size)
-            merged = merge(_counted(partials_of(run, scorer, baselines, user_blocks(shards, dataset, size), end), report, total))
+            task = window_task(run, scorer, baselines)
+            total = -(-len(baselines.user_ids) // size)
+            merged = merge(_reported(partials_of(task, scorer, baselines, choice, blocks(), end), report, total))
     run.counts |= {"users": int(merged.weights[0, 0]), "targets": merged.targets, "targets_not_candidates": merged.masked_targets}
     with run.stage("write"):
-        estimates = [*finish(merged), *differences_to_joint(merged)]
+        estimates = [*finish(merged), *leads(merged, JOINT), *(_validation(choice) if choice else [])]
         _write(run, head, evaluation, estimates)
     run.wrote("evaluation")
 
 
-@dataclass(frozen=True)
-class Baselines:
-    """What plain recommenders need of everybody, as of the window's start.
-
-    TIFU-KNN looks for neighbours among all users: its vectors are the one thing here that grows with users (12 bytes a user and item).
-    """
-
-    popular: npt.NDArray[np.float64]  # [N] target events ever
-    recent: npt.NDArray[np.float64]  # [N] target events in the last 30 days
-    knn: sparse.csr_array  # [N, N]
-    tifu: sparse.csr_array  # [A, N] vectors of all users
-    user_ids: npt.NDArray[np.str_]  # [A] ascending
-
-    @property
-    def n_users(self) -> int:
-        return len(self.user_ids)
-
-    def scores(self, scorer: Scorer, past: Histories) -> dict[str, Any]:
-        """[U, N] scores of each baseline for users with these histories."""
-        n_items, types, config = scorer.catalogue.n_items, scorer.is_target, scorer.config
-        shape = (past.n_users, n_items)
-        own = history_weights(past, scorer.query, types, n_items, config.own_half_life)
-        plain = transform(history_weights(past, scorer.query, types, n_items, None), "binary")
-        rows = np.searchsorted(self.user_ids, past.user_ids)
-        vectors = tifu_vectors(past, scorer.query, types, n_items, TifuKnn())
-        return {
-            "popularity": np.broadcast_to(self.popular, shape),
-            "popularity_30d": np.broadcast_to(self.recent, shape),
-            "own_decayed": own_scores(own, self.recent),
-            "item_knn": similarity_scores(plain, self.knn),
-            "tifu_knn": tifu_scores(vectors, rows, self.tifu, self.recent, TifuKnn()),
-        }
+def count_baselines(run: Run, head: Head, scorer: Scorer, dataset: Dataset, blocks: Iterator[Histories]) -> list[Counted]:
+    """The baselines as of the start of validation and as of the window's."""
+    recipe = Recipe(scorer.catalogue.n_items, scorer.is_target, scorer.type_weights, scorer.config)
+    queries = [query_at(day, run.settings.domain) for day in (head.validation_start, head.start)]
+    return count(recipe, dataset.daily, queries, blocks)
 
 
-def fit_baselines(scorer: Scorer, dataset: Dataset, blocks: Iterator[Histories]) -> Baselines:
-    """One pass over everybody's history before the window."""
-    n_items, types = scorer.catalogue.n_items, scorer.is_target
-    grams, vectors, ids = [], [], []
-    for past in blocks:
-        grams.append(gram(transform(history_weights(past, scorer.query, types, n_items, None), "binary")))
-        vectors.append(tifu_vectors(past, scorer.query, types, n_items, TifuKnn()))
-        ids.append(past.user_ids)
-    found = neighbours(item_knn(merge_grams(grams, n_items), scorer.config.knn_shrinkage), scorer.config.neighbours)
-    return Baselines(
-        popular=popularity(dataset.daily, scorer.query, types, n_items, None),
-        recent=popularity(dataset.daily, scorer.query, types, n_items, 30),
-        knn=neighbour_matrix(found, n_items),
-        tifu=sparse.vstack(vectors).tocsr(),
-        user_ids=np.concatenate(ids),
-    )
+def tune_sum(scorer: Scorer, baselines: Counted, blocks: Iterator[Histories], head: Head) -> Choice | None:
+    """Members and weights of the tuned sum, by the validation period; None: nobody has a target in it that was a candidate."""
+    pools = [part for block in blocks if (part := _pool(scorer, baselines, block, head))]
+    if not any(part.target.any() for part in pools):
+        return None
+    choice = tune(pools)
+    log.info("evaluate: tuned_sum = %s, NDCG@10 %.4f on validation", choice.weights, choice.ndcg)
+    return choice
 
 
-def _counted(partials: Iterator[Partials], report: Report, total: int) -> Iterator[Partials]:
+def _validation(choice: Choice) -> list[Estimate]:
+    """What the tuned sum was chosen by: NDCG of each baseline alone and of the sum on validation, and the members' weights."""
+    values = [("ndcg", name, value) for name, value in (choice.single | {TUNED_SUM: choice.ndcg}).items()]
+    values += [("weight", name, value) for name, value in choice.weights.items()]
+    return [Estimate(VALIDATION, name, metric, K, value, np.nan, np.nan, choice.users) for metric, name, value in values]
+
+
+def _pool(scorer: Scorer, baselines: Counted, block: Histories, head: Head) -> Pool | None:
+    wanted = targets_between(block, head.validation_start, head.start, scorer.is_target)
+    users = block.take(np.flatnonzero(wanted.per_user))
+    if not users.n_users:
+        return None
+    past, query = users.before(head.validation_start), baselines.query
+    types = known_types(scorer.is_target, scorer.domain.cancels)
+    known = history_weights(past, query, types, scorer.catalogue.n_items, None) > 0
+    mask = candidate_mask(scorer.catalogue.first_day, query.day, known, scorer.domain.repeats, scorer.blocked)
+    targets = targets_between(users, head.validation_start, head.start, scorer.is_target)
+    return pool(baselines.scores(past), mask, targets)
+
+
+def _reported(partials: Iterator[Partials], report: Report, total: int) -> Iterator[Partials]:
     for done, part in enumerate(partials, 1):
         report(done, max(done, total))
         yield part
 
 
-def partials_of(run: Run, scorer: Scorer, baselines: Baselines, blocks: Iterator[Histories], end: int) -> Iterator[Partials]:
+def partials_of(
+    task: Task, scorer: Scorer, baselines: Counted, choice: Choice | None, blocks: Iterator[Histories], end: int
+) -> Iterator[Partials]:
     """Partial sums of each block that has a user with a target in the window."""
     for block in blocks:
         wanted = targets_between(block, scorer.query.day, end, scorer.is_target)
         rows = np.flatnonzero(wanted.per_user)
         if len(rows):
-            yield evaluate_users(run, scorer, baselines, block.take(rows), end)
+            yield evaluate_users(task, scorer, baselines, choice, block.take(rows), end)
 
 
-def evaluate_users(run: Run, scorer: Scorer, baselines: Baselines, users: Histories, end: int) -> Partials:
+def evaluate_users(task: Task, scorer: Scorer, baselines: Counted, choice: Choice | None, users: Histories, end: int) -> Partials:
     """Partial sums of users who have a target in the window."""
-    pipeline, start = run.settings.pipeline, scorer.query.day
+    start = scorer.query.day
     past = users.before(start)
     states = states_at(scorer, past, scorer.query)
     scores = scorer.score(states)
-    models: Mapping[str, Any] = {
-        JOINT: scores.joint.score,
-        "p": scores.log_p,
-        "s": scores.log_s,
-        **baselines.scores(scorer, past),
-    }
-    task = Task(
-        item_ids=scorer.catalogue.item_ids,
+    plain = baselines.scores(past)
+    models: dict[str, Any] = {JOINT: scores.joint.score, "p": scores.log_p, "s": scores.log_s, **plain}
+    if choice:
+        models[TUNED_SUM] = weighted_sum(plain, choice.weights, scores.mask)
+    window = Users(
+        user_ids=users.user_ids,
+        history_length=states.steps,
+        since=_days_since(past, start),
+        known=scores.known,
+        targets=targets_between(users, start, end, scorer.is_target),
+        of_type={name: targets_between(users, start, end, only) for name, only in _each_type(scorer).items()},
+    )
+    return evaluate_block(task, models, scores.mask, window)
+
+
+def window_task(run: Run, scorer: Scorer, baselines: Counted) -> Task:
+    """What is the same for every block of the window."""
+    pipeline, catalogue = run.settings.pipeline, scorer.catalogue
+    text = np.zeros((catalogue.n_items, scorer.text_vectors.shape[1]), dtype=np.float32)
+    text[catalogue.text >= 0] = unit(scorer.text_vectors)[catalogue.text[catalogue.text >= 0]]
+    return Task(
+        item_ids=catalogue.item_ids,
         ks=pipeline.evaluation.ks,
         history_edges=pipeline.joint.history_edges,
         repeats=scorer.domain.repeats,
         replicates=pipeline.evaluation.bootstrap,
         seed=pipeline.seed,
+        information=self_information(baselines.popular),
+        text=text,
+        head=head_items(baselines.popular),
+        target_types=tuple(_each_type(scorer)),
     )
-    targets = targets_between(users, start, end, scorer.is_target)
-    return evaluate_block(task, models, scores.mask, targets, scores.known, states.steps, users.user_ids)
 
 
-def differences_to_joint(merged: Partials) -> list[Estimate]:
-    """The joint model less each other model, paired by user."""
-    rows = [row for name in merged.models if name != JOINT for row in differences(merged, name)]
-    return [row for row in rows if row.model == JOINT]
+def _each_type(scorer: Scorer) -> dict[str, list[bool]]:
+    """The types of targets, each as [types] bool; empty where there is one only."""
+    names = list(scorer.domain.targets)
+    types = list(scorer.domain.event_types)
+    return {name: [kind == name for kind in types] for name in names} if len(names) > 1 else {}
+
+
+def _days_since(past: Histories, day: int) -> npt.NDArray[np.int64]:
+    """[U] days from the last step before `day` to it; `day` itself for a user without one."""
+    last = np.zeros(past.n_users, dtype=np.int64)
+    np.maximum.at(last, past.step_user, past.step_day.astype(np.int64))
+    return day - last
 
 
 def _write(run: Run, head: Head, evaluation: str, estimates: list[Estimate]) -> None:

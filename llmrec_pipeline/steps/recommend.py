@@ -179,7 +179,7 @@ def _shown_users(run: Run, query: Query) -> DataFrame:
 
 def moment_of(query: Query) -> Column:
     """The instant of a query."""
-    return F.lit(datetime.fromtimestamp(query.time * 86_400, UTC)).cast("timestamp")
+    return F.lit(datetime.fromtimestamp(float(query.time) * 86_400, UTC)).cast("timestamp")
 
 
 def _published(lists: DataFrame, head: Head, publication: str, query: Query) -> DataFrame:

@@ -20,9 +20,14 @@ LABELS = {
     "s": "collaborative alone (s)",
     "popularity": "popularity, all time",
     "popularity_30d": "popularity, last 30 days",
+    "popularity_decayed": "popularity, decayed",
     "own_decayed": "user's own items, decayed",
+    "markov": "transitions from the last steps",
     "item_knn": "item-kNN",
+    "ease": "EASE",
     "tifu_knn": "TIFU-KNN",
+    "up_cf": "UP-CF",
+    "tuned_sum": "tuned sum of baselines",
 }
 
 

@@ -17,6 +17,7 @@ from llmrec_pipeline.evaluation.windows import Window, window_ending
 from llmrec_pipeline.interest.artefacts import save
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Histories, Query
+from llmrec_pipeline.interest.held_out import held_out_between
 from llmrec_pipeline.interest.own import own_counts
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.training import TrainedModel
@@ -105,8 +106,14 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             )
             mlflow.log_metrics({name: float(value) for name, value in figures.items()}, step=done)
 
+        period = query_at(window.validation_start, settings.domain), query_at(window.start, settings.domain)
+        is_target = np.array([kind.target for kind in settings.domain.event_types.values()])
+        validation = held_out_between(
+            histories, dataset.catalogue, dataset.daily, dataset.text_vectors, config, is_target, period
+        )
         trained = train_interest(
-            histories,
+            histories.before(period[0].day),
+            validation,
             dataset.catalogue,
             dataset.daily,
             dataset.text_vectors,
@@ -114,8 +121,7 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             event_types=list(dataset.event_types),
             target_types=list(settings.domain.targets),
             repeats=settings.domain.repeats,
-            train_until=query_at(window.validation_start, settings.domain),
-            validate_until=query_at(window.start, settings.domain),
+            period=period,
             seed=settings.pipeline.seed,
             on_epoch=on_epoch,
         )

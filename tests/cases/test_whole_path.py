@@ -20,7 +20,7 @@ from llmrec_pipeline.config import Settings
 from llmrec_pipeline.evaluation.metrics import block_metrics
 from llmrec_pipeline.recommendation import Targets
 from llmrec_pipeline.steps import recommend as recommend_step
-from llmrec_pipeline.steps.summary import print_summary
+from llmrec_pipeline.steps.summary import LABELS, print_summary
 from llmrec_pipeline.tracking import Run
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -131,7 +131,7 @@ def test_21_one_key_masks_known_items_for_all_models_alike(
     assert (runs["ingest"].counts["records"], runs["ingest"].counts["used"]) == (84, 84)
     rows = read(runs["evaluate"], "evaluation").filter(~pl.col("model").str.contains(" - ") & (pl.col("k") == 3))
     hits = rows.filter((pl.col("slice") == "all") & (pl.col("metric") == "hr"))
-    assert set(hits["model"]) == {"joint", "p", "s", "popularity", "popularity_30d", "own_decayed", "item_knn", "tifu_knn"}
+    assert set(hits["model"]) == set(LABELS)
     if repeats:
         assert (counts["users"], counts["targets"], counts["targets_not_candidates"]) == (12, 12, 0)
         assert hits.select("n", "candidates").unique().rows() == [(12, "all")]

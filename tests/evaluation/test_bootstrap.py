@@ -8,12 +8,40 @@ import pytest
 from scipy import sparse
 
 from llmrec_pipeline.errors import InputError
-from llmrec_pipeline.evaluation import Estimate, Partials, Task, differences, evaluate_block, finish, merge
+from llmrec_pipeline.evaluation import Estimate, Partials, Task, Users, differences, evaluate_block, finish, leads, merge
 from llmrec_pipeline.evaluation.bootstrap import poisson_weights
+from llmrec_pipeline.evaluation.evaluator import head_items
 from llmrec_pipeline.recommendation import Targets
 
 ITEMS = np.array([f"i{number}" for number in range(8)])
-TASK = Task(item_ids=ITEMS, ks=(1, 3), history_edges=(2, 5), repeats=True, replicates=200, seed=3)
+TASK = Task(
+    item_ids=ITEMS,
+    ks=(1, 3),
+    history_edges=(2, 5),
+    repeats=True,
+    replicates=200,
+    seed=3,
+    information=np.arange(8.0),
+    text=np.eye(8, dtype=np.float32),
+    head=np.arange(8) < 2,
+)
+
+
+def smaller(n_items: int, **more: object) -> Task:
+    return replace(
+        TASK,
+        item_ids=ITEMS[:n_items],
+        information=TASK.information[:n_items],
+        text=TASK.text[:n_items],
+        head=TASK.head[:n_items],
+        **more,
+    )
+
+
+def plain_users(targets: Targets, length: np.ndarray, ids: np.ndarray, known: np.ndarray | None = None) -> Users:
+    """Users who behaved last on the day before, and know nothing unless told."""
+    nothing = np.zeros((len(ids), len(ITEMS)), dtype=bool) if known is None else known
+    return Users(ids, length, np.ones(len(ids), dtype=np.int64), sparse.csr_array(nothing), targets)
 
 
 def block(task: Task, users: int, seed: int, start: int = 0, stop: int | None = None) -> Partials:
@@ -25,9 +53,11 @@ def block(task: Task, users: int, seed: int, start: int = 0, stop: int | None = 
     ids = np.array([f"user-{number}" for number in range(users)])
     part = slice(start, stop)
     return evaluate_block(
-        task, {name: values[part] for name, values in scores.items()}, mask[part], Targets.of(bought[part]),
-        sparse.csr_array(known[part]), length[part], ids[part],
-    )  # fmt: skip
+        task,
+        {name: values[part] for name, values in scores.items()},
+        mask[part],
+        plain_users(Targets.of(bought[part]), length[part], ids[part], known[part]),
+    )
 
 
 def pick(rows: list[Estimate], **wanted: object) -> Estimate:
@@ -41,12 +71,14 @@ def test_metrics_and_slices_by_hand() -> None:
     scores = np.array([[4.0, 3.0, 2.0, 1.0]] * 3)
     mask = np.ones((3, 4), dtype=bool)
     mask[2, 3] = False
-    known = sparse.csr_array(np.array([[True, False, False, False], [False] * 4, [False] * 4]))
-    task = replace(TASK, item_ids=ITEMS[:4], ks=(1, 2))
-    found = evaluate_block(
-        task, {"m": scores}, mask, Targets.of([[0, 1], [1], [3]]), known, np.array([3, 0, 0]), np.array(["x", "y", "z"])
+    known = np.array([[True, False, False, False], [False] * 4, [False] * 4])
+    task = smaller(4, ks=(1, 2))
+    users = plain_users(Targets.of([[0, 1], [1], [3]]), np.array([3, 0, 0]), np.array(["x", "y", "z"]), known)
+    found = evaluate_block(task, {"m": scores}, mask, replace(users, since=np.array([30, 1, 1])))
+    assert task.slices == (
+        *("all", "first_time", "with_history", "no_history", "steps_1_1", "steps_2_4", "steps_5_more"),
+        *("since_1_7", "since_8_28", "since_29_90", "since_91_more", "head_items", "tail_items"),
     )
-    assert task.slices == ("all", "first_time", "with_history", "no_history", "steps_1_1", "steps_2_4", "steps_5_more")
     assert (found.targets, found.masked_targets) == (3, 1)
     rows = finish(found)
     assert (pick(rows, slice="all", metric="hr", k=1).value, pick(rows, slice="all", metric="hr", k=1).n) == (0.5, 2)
@@ -58,6 +90,31 @@ def test_metrics_and_slices_by_hand() -> None:
     empty = pick(rows, slice="steps_1_1", metric="mrr", k=2)
     assert (math.isnan(empty.value), math.isnan(empty.low), empty.n) == (True, True, 0)
     assert pick(rows, metric="coverage", k=2).value == 0.5  # both lists hold items 0 and 1 of four
+    assert pick(rows, metric="gini", k=2).value == 0.5  # two lists hold 0 and 1, none 2 and 3
+    assert [pick(rows, slice=f"since_{days}", metric="hr", k=1).n for days in ("1_7", "29_90")] == [0, 1]
+    assert pick(rows, slice="all", metric="novelty", k=2).value == 0.5  # items 0 and 1 carry 0 bits and 1
+    assert pick(rows, slice="all", metric="diversity", k=2).value == 1.0  # texts at right angles
+
+
+def test_slices_of_targets_rank_them_among_all_candidates() -> None:
+    scores = np.array([[4.0, 3.0, 2.0, 1.0]] * 2)
+    events = {"view": Targets.of([[3], [0]]), "buy": Targets.of([[1, 3], []])}
+    users = plain_users(Targets.of([[3, 1, 3], [0]]), np.array([1, 1]), np.array(["x", "y"]), np.zeros((2, 4), dtype=bool))
+    task = smaller(4, ks=(2,), target_types=("view", "buy"))
+    rows = finish(evaluate_block(task, {"m": scores}, np.ones((2, 4), dtype=bool), replace(users, of_type=events)))
+    found = {name: pick(rows, slice=name, metric="recall") for name in task.by_target}
+    assert {name: (row.value, row.n) for name, row in found.items()} == {
+        "head_items": (1.0, 2),  # items 0 and 1
+        "tail_items": (0.0, 1),  # item 3, at rank 4
+        "target_view": (0.5, 2),
+        "target_buy": (0.5, 1),
+    }
+
+
+def test_half_of_the_events_makes_the_head() -> None:
+    assert head_items(np.array([1.0, 5.0, 0.0, 2.0, 2.0])).tolist() == [False, True, False, False, False]
+    assert head_items(np.array([3.0, 2.0, 2.0])).tolist() == [True, True, False]
+    assert not head_items(np.zeros(3)).any()
 
 
 def test_blocks_merge_to_the_whole_whatever_the_cut() -> None:
@@ -69,6 +126,8 @@ def test_blocks_merge_to_the_whole_whatever_the_cut() -> None:
         assert np.array_equal(merged.listed, whole.listed)
         assert np.array_equal(merged.candidates, whole.candidates)
         assert (merged.targets, merged.masked_targets) == (whole.targets, whole.masked_targets)
+        assert merged.reliability == pytest.approx(whole.reliability)
+        assert np.array_equal(merged.pairs, whole.pairs)
 
 
 def test_weights_belong_to_the_user_and_are_poisson_with_mean_one() -> None:
@@ -89,10 +148,9 @@ def test_interval_is_that_of_the_mean_and_differences_are_paired() -> None:
     better = scores.copy()
     better[np.arange(0, users, 10), targets.item[::10]] = 9.0  # every tenth target comes first
     task = replace(TASK, ks=(3,), replicates=1000)
-    nobody = sparse.csr_array((users, 8), dtype=bool)
     ids = np.array([f"u{number}" for number in range(users)])
     partials = evaluate_block(
-        task, {"a": scores, "b": better}, np.ones((users, 8), dtype=bool), targets, nobody, np.ones(users, dtype=int), ids
+        task, {"a": scores, "b": better}, np.ones((users, 8), dtype=bool), plain_users(targets, np.ones(users, dtype=int), ids)
     )
     hit = pick(finish(partials), slice="all", model="a", metric="hr")
     error = math.sqrt(hit.value * (1 - hit.value) / users)
@@ -102,20 +160,17 @@ def test_interval_is_that_of_the_mean_and_differences_are_paired() -> None:
     assert gain.value == pytest.approx(pick(finish(partials), slice="all", model="b", metric="hr").value - hit.value)
     assert 0 < gain.low < gain.value < gain.high
     assert gain.high - gain.low < hit.high - hit.low  # what both share does not blur the difference
+    assert pick(leads(partials, "b"), slice="all", model="b", metric="hr") == gain
 
 
 def test_equal_models_differ_by_nothing() -> None:
     scores = np.random.default_rng(0).normal(size=(30, 8))
-    nobody = sparse.csr_array((30, 8), dtype=bool)
     ids = np.array([f"u{number}" for number in range(30)])
     partials = evaluate_block(
         TASK,
         {"a": scores, "b": scores + 1},
         np.ones((30, 8), dtype=bool),
-        Targets.of([[1]] * 30),
-        nobody,
-        np.ones(30, dtype=int),
-        ids,
+        plain_users(Targets.of([[1]] * 30), np.ones(30, dtype=int), ids),
     )
     assert {(row.value, row.low, row.high) for row in differences(partials, "a") if row.slice == "all"} == {(0.0, 0.0, 0.0)}
 
@@ -123,9 +178,9 @@ def test_equal_models_differ_by_nothing() -> None:
 def test_partials_survive_the_way_to_the_driver() -> None:
     sent = block(TASK, 20, 1)
     back = Partials.from_bytes(sent.to_bytes())
-    for name in ("models", "ks", "slices", "targets", "masked_targets"):
+    for name in ("models", "ks", "slices", "targets", "masked_targets", "calibrated"):
         assert getattr(back, name) == getattr(sent, name)
-    for name in ("sums", "weights", "listed", "candidates"):
+    for name in ("sums", "weights", "listed", "candidates", "reliability", "pairs"):
         assert np.array_equal(getattr(back, name), getattr(sent, name))
 
 
@@ -143,8 +198,6 @@ def test_what_does_not_fit_is_refused() -> None:
         merge([block(TASK, 5, 1), block(replace(TASK, replicates=7), 5, 1)])
     with pytest.raises(InputError, match="baseline 'c' was not evaluated; known: a, b"):
         differences(block(TASK, 5, 1), "c")
+    users = plain_users(Targets.of([[0]]), np.ones(1, dtype=int), np.array(["u"]))
     with pytest.raises(InputError, match=r"model 'm' has scores \(1, 3\), the block has \(1, 2\)"):
-        evaluate_block(
-            TASK, {"m": np.zeros((1, 3))}, np.ones((1, 2), dtype=bool), Targets.of([[0]]), sparse.csr_array((1, 2), dtype=bool),
-            np.ones(1, dtype=int), np.array(["u"]),
-        )  # fmt: skip
+        evaluate_block(TASK, {"m": np.zeros((1, 3))}, np.ones((1, 2), dtype=bool), users)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.evaluation import block_metrics
+from llmrec_pipeline.evaluation.metrics import find_places, place_metrics
 from llmrec_pipeline.recommendation import Targets
 
 
@@ -27,6 +28,7 @@ def test_metrics_by_hand() -> None:
     assert found[1] == pytest.approx([0.0, (1 / math.log2(3)) / ideal, (1 / math.log2(3) + 1 / math.log2(5)) / ideal])
     assert found[2].tolist() == [0.0, 0.5, 1.0]  # recall
     assert found[3].tolist() == [0.0, 0.5, 0.5]  # mrr
+    assert found[4] == pytest.approx([0.0, 1 / 2 / 2, (1 / 2 + 2 / 4) / 2])  # map: precision 1/2 at rank 2, 2/4 at rank 4
 
 
 def test_ideal_is_cut_at_k_and_at_the_number_of_targets() -> None:
@@ -59,6 +61,7 @@ def brute_force(scores: list[int], targets: set[int], k: int) -> list[float]:
                 sum(1 / math.log2(rank + 1) for rank in ranks) / ideal,
                 len(ranks) / len(targets),
                 1 / ranks[0] if ranks else 0.0,
+                sum(place / rank for place, rank in enumerate(ranks, start=1)) / min(k, len(targets)),
             ]
         )
     return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
@@ -74,7 +77,7 @@ def test_ties_are_scored_by_their_expectation(scores: list[int], targets: set[in
 
 def test_a_constant_model_gets_exactly_chance() -> None:
     scores = np.zeros((1, 1000))
-    hr, ndcg, recall, mrr = block_metrics(scores, all_candidates(scores), Targets.of([[7, 70, 700]]), (10,))[0, :, 0]
+    hr, ndcg, recall, mrr, _ = block_metrics(scores, all_candidates(scores), Targets.of([[7, 70, 700]]), (10,))[0, :, 0]
     missed = math.comb(997, 10) / math.comb(1000, 10)
     assert hr == pytest.approx(1 - missed)
     assert recall == pytest.approx(0.01)
@@ -113,9 +116,19 @@ def test_ranx_agrees_where_there_are_no_ties(monkeypatch: pytest.MonkeyPatch) ->
     wanted = [sorted(rng.choice(30, size=int(rng.integers(1, 12)), replace=False).tolist()) for _ in range(8)]
     qrels = Qrels({f"u{u}": {f"i{i}": 1 for i in row} for u, row in enumerate(wanted)})
     run = Run({f"u{u}": {f"i{i}": float(scores[u, i]) for i in range(30)} for u in range(8)})
-    theirs = evaluate(qrels, run, ["hit_rate@10", "ndcg@10", "recall@10", "mrr@10"])
-    ours = block_metrics(scores, all_candidates(scores), Targets.of(wanted), (10,)).mean(axis=0)[:, 0]
-    assert ours == pytest.approx(list(theirs.values()))
+    theirs = evaluate(qrels, run, ["hit_rate@10", "ndcg@10", "recall@10", "mrr@10", "map@30"])
+    ours = block_metrics(scores, all_candidates(scores), Targets.of(wanted), (10, 30)).mean(axis=0)
+    assert [*ours[:4, 0], ours[4, 1]] == pytest.approx(
+        list(theirs.values())
+    )  # theirs divides map by all targets, ours by k at most
+
+
+def test_some_targets_are_ranked_among_all_candidates() -> None:
+    scores = np.array([[5.0, 4.0, 3.0, 2.0]])
+    places = find_places(scores, all_candidates(scores), Targets.of([[0, 2]]))
+    second = place_metrics(places.only(places.item == 2), (3,))[0, :, 0]
+    assert second == pytest.approx([1.0, 1 / math.log2(4), 1.0, 1 / 3, 1 / 3])
+    assert np.isnan(place_metrics(places.only(places.item == 1), (3,))).all()
 
 
 def test_a_score_that_is_no_number_is_refused() -> None:

@@ -9,6 +9,7 @@ from interest_cases import N_ITEMS, daily_of, histories_of
 from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.data import Catalogue, Histories, Query
+from llmrec_pipeline.interest.held_out import held_out_between
 from llmrec_pipeline.interest.training import TrainedModel, train
 
 SMALL = InterestConfig.model_validate(
@@ -38,17 +39,18 @@ def cycling_users(n_users: int = 30, steps: int = 8) -> Histories:
 def fit(
     histories: Histories, catalogue: Catalogue, text: npt.NDArray[np.float32], config: InterestConfig = SMALL, **changes: bool
 ) -> TrainedModel:
+    daily, is_target = daily_of(histories), np.array([True, False])
     return train(
-        histories,
+        histories.before(UNTIL.day),
+        held_out_between(histories, catalogue, daily, text, config, is_target, (UNTIL, END)),
         catalogue,
-        daily_of(histories),
+        daily,
         text,
         config,
         event_types=["buy", "view"],
         target_types=["buy"],
         repeats=changes.get("repeats", True),
-        train_until=UNTIL,
-        validate_until=END,
+        period=(UNTIL, END),
         seed=4,
     )
 

@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from llmrec_pipeline.config import hash_json
+from llmrec_pipeline.steps.summary import LABELS
 
 pytestmark = pytest.mark.spark
 SHARES = ("short", "long", "bias", "repeat", "collaborative")
@@ -87,7 +88,7 @@ def test_who_is_not_known_has_a_list(clicks) -> None:
 def test_evaluation_holds_every_model_on_the_same_users(clicks) -> None:
     rows = read(clicks, "evaluation").filter((pl.col("slice") == "all") & (pl.col("metric") == "ndcg") & (pl.col("k") == 10))
     models = rows.filter(~pl.col("model").str.contains(" - "))
-    assert set(models["model"]) == {"joint", "p", "s", "popularity", "popularity_30d", "own_decayed", "item_knn", "tifu_knn"}
+    assert set(models["model"]) == set(LABELS)
     assert models["n"].n_unique() == 1
     assert models["n"][0] == clicks.runs["evaluate"].counts["users"] > 20
     assert rows.filter(pl.col("value").is_null() | (pl.col("low") > pl.col("high"))).is_empty()
