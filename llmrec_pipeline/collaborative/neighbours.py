@@ -62,18 +62,24 @@ def borrow(found: Neighbours, text_vectors: npt.NDArray[np.float32], warm: npt.N
         raise InputError(
             f"text vectors are given for {len(text_vectors)} items, the warm mask for {len(warm)}; both need the catalogue's rows"
         )
-    length = np.linalg.norm(text_vectors, axis=1)
-    unit = (text_vectors / np.where(length > 0, length, 1.0)[:, None]).astype(np.float32)
-    cold, lenders = np.flatnonzero(~warm & (length > 0)), np.flatnonzero(warm & (length > 0))
+    text = unit(text_vectors)
+    has_text = text.any(axis=1)
+    cold, lenders = np.flatnonzero(~warm & has_text), np.flatnonzero(warm & has_text)
     if not len(cold) or not len(lenders):
         return found
     n_items, height = len(warm), max(1, BLOCK_CELLS // len(lenders))
-    shares = [_nearest(unit[cold[start : start + height]] @ unit[lenders].T, m) for start in range(0, len(cold), height)]
+    shares = [_nearest(text[cold[start : start + height]] @ text[lenders].T, m) for start in range(0, len(cold), height)]
     matrix = neighbour_matrix(found, n_items).T.tocsr()[lenders]  # [lender, owned item]
     lent = _strongest(sparse.vstack(shares).tocsr() @ matrix, 0, k)
     lent = Neighbours(cold[lent.item].astype(np.int32), lent.neighbour, lent.weight)
     keep = warm[found.item]
     return _stack([Neighbours(found.item[keep], found.neighbour[keep], found.weight[keep]), lent])
+
+
+def unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """[N, D] vectors at length 1; a vector of zeros (an item without text) stays."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(length > 0, length, 1.0)).astype(np.float32)
 
 
 def _nearest(cosine: npt.NDArray[np.float32], m: int) -> sparse.csr_array:

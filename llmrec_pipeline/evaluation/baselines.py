@@ -64,8 +64,8 @@ def tifu_vectors(
     histories: Histories, query: Query, target_types: npt.ArrayLike, n_items: int, params: TifuKnn
 ) -> sparse.csr_array:
     """[U, N] personalised item frequencies: steps decay within groups, groups towards the past (Hu et al. 2020, section 4.1)."""
-    baskets, user = target_baskets(histories, query, target_types, n_items)
-    return weighted_baskets(baskets, user, _step_weights(user, params), histories.n_users)
+    found, user = target_baskets(histories, query, target_types, n_items)
+    return weighted_baskets(found, user, _step_weights(user, params), histories.n_users)
 
 
 def target_baskets(
@@ -78,19 +78,24 @@ def target_baskets(
         & (histories.item >= 0)
         & (histories.step_time < query.of_steps(histories))[step]
     )
-    baskets = sparse.coo_array(
-        (np.ones(int(counted.sum())), (step[counted], histories.item[counted])), shape=(histories.n_steps, n_items)
-    ).tocsr()
-    baskets.sum_duplicates()
-    baskets.data[:] = 1.0
-    filled = np.flatnonzero(np.diff(baskets.indptr) > 0)
-    return baskets[filled], histories.step_user[filled]
+    found = baskets(histories, counted, n_items)
+    filled = np.flatnonzero(np.diff(found.indptr) > 0)
+    return found[filled], histories.step_user[filled]
 
 
-def weighted_baskets(baskets: sparse.csr_array, user: npt.NDArray[np.int64], weight: Double, n_users: int) -> sparse.csr_array:
+def baskets(histories: Histories, kept: npt.NDArray[np.bool_], n_items: int) -> sparse.csr_array:
+    """[S, N] 1 at the items of each step's kept behaviours."""
+    cells = (histories.event_step[kept], histories.item[kept])
+    found = sparse.coo_array((np.ones(int(kept.sum()), dtype=np.float32), cells), shape=(histories.n_steps, n_items)).tocsr()
+    found.sum_duplicates()
+    found.data[:] = 1.0
+    return found
+
+
+def weighted_baskets(of_steps: sparse.csr_array, user: npt.NDArray[np.int64], weight: Double, n_users: int) -> sparse.csr_array:
     """[U, N] sum of each user's baskets, each times its weight [B]."""
     weights = sparse.coo_array((weight, (user, np.arange(len(user)))), shape=(n_users, len(user))).tocsr()
-    vectors: sparse.csr_array = (weights @ baskets).tocsr()
+    vectors: sparse.csr_array = (weights @ of_steps).tocsr()
     vectors.sort_indices()
     return vectors
 

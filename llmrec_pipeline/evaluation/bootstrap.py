@@ -123,21 +123,14 @@ def finish(partials: Partials) -> list[Estimate]:
     return [*_estimates(partials, _means(partials)), *_exposure(partials), *_calibration(partials)]
 
 
-def differences(partials: Partials, baseline: str) -> list[Estimate]:
-    """Each other model less `baseline`, paired by user, for every slice, metric and k.
+def leads(partials: Partials, model: str) -> list[Estimate]:
+    """`model` less each other one, paired by user, for every slice, metric and k.
 
     Raises:
-        InputError: `baseline` was not evaluated.
+        InputError: `model` was not evaluated.
     """
-    if baseline not in partials.models:
-        raise InputError(f"baseline {baseline!r} was not evaluated; {nearest(baseline, partials.models)}")
-    means = _means(partials)
-    apart = means - means[:, :, [partials.models.index(baseline)]]
-    return [replace(row, baseline=baseline) for row in _estimates(partials, apart) if row.model != baseline]
-
-
-def leads(partials: Partials, model: str) -> list[Estimate]:
-    """`model` less each other one, paired by user, for every slice, metric and k."""
+    if model not in partials.models:
+        raise InputError(f"model {model!r} was not evaluated; {nearest(model, partials.models)}")
     place, means = partials.models.index(model), _means(partials)
     rows = _estimates(partials, means[:, :, [place]] - means)
     return [replace(row, model=model, baseline=row.model) for row in rows if row.model != model]

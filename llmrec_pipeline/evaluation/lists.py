@@ -20,12 +20,6 @@ def self_information(counts: npt.NDArray[np.float64]) -> Double:
     return np.asarray(-np.log2(share))
 
 
-def unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """[N, D] vectors at length 1; a vector of zeros (an item without text) stays."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(length > 0, length, 1.0)).astype(np.float32)
-
-
 def list_metrics(items: npt.NDArray[np.int32], information: Double, text: npt.NDArray[np.float32], ks: tuple[int, ...]) -> Double:
     """[U, 2, K] novelty and diversity of the first k places of each list, in the order of LISTS.
 

@@ -5,13 +5,13 @@ Legend: U users of a block, N items, S steps.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from llmrec_pipeline.collaborative import recent_weights
+from llmrec_pipeline.collaborative import neighbour_matrix, neighbours, recent_weights
+from llmrec_pipeline.evaluation.baselines import baskets
 from llmrec_pipeline.interest.data import Histories, Query
 
 Single = npt.NDArray[np.float32]
@@ -43,7 +43,7 @@ def transitions(
     past = (histories.item >= 0) & (histories.step_time < query.of_steps(histories))[step]
     seen = past & ((np.asarray(type_weights, dtype=np.float64) > 0) | np.asarray(target_types))[histories.event_type]
     wanted = past & np.asarray(target_types, dtype=bool)[histories.event_type]
-    before, after = (_items(histories, kept, n_items) for kept in (seen, wanted))  # [S, N]
+    before, after = (baskets(histories, kept, n_items) for kept in (seen, wanted))  # [S, N]
     filled = np.flatnonzero(np.diff(before.indptr) > 0)
     user = histories.step_user[filled]
     together = user[1:] == user[:-1]
@@ -61,7 +61,7 @@ def transition_matrix(found: Transitions, k: int) -> sparse.csr_array:
     """
     pairs = found.pairs.astype(np.float64)
     pairs.data /= np.repeat(found.starts + SHRINKAGE, np.diff(pairs.indptr))
-    return largest(pairs, k)
+    return neighbour_matrix(neighbours(pairs.T.tocsr(), k), len(found.starts)).T.tocsr()
 
 
 def markov_scores(
@@ -74,25 +74,3 @@ def markov_scores(
     recent = recent_weights(histories, query, type_weights, matrix.shape[0], STEP_DECAY)
     scores: Single = (recent @ matrix).toarray().astype(np.float32)
     return scores
-
-
-def largest(matrix: sparse.csr_array, k: int) -> sparse.csr_array:
-    """The k largest values of each row; among equals the lowest column stays."""
-    keep = np.ones(matrix.nnz, dtype=bool)
-    for row in np.flatnonzero(np.diff(matrix.indptr) > k):
-        own = slice(matrix.indptr[row], matrix.indptr[row + 1])
-        order = np.lexsort((matrix.indices[own], -matrix.data[own]))
-        keep[own][order[k:]] = False
-    columns, data = matrix.indices[keep], matrix.data[keep]
-    kept = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr]
-    result: Any = sparse.csr_array((data, columns, kept), shape=matrix.shape)
-    return result
-
-
-def _items(histories: Histories, kept: npt.NDArray[np.bool_], n_items: int) -> sparse.csr_array:
-    """[S, N] 1 at the items of each step's kept behaviours."""
-    cells = (histories.event_step[kept], histories.item[kept])
-    matrix = sparse.coo_array((np.ones(int(kept.sum()), dtype=np.float32), cells), shape=(histories.n_steps, n_items)).tocsr()
-    matrix.sum_duplicates()
-    matrix.data[:] = 1.0
-    return matrix

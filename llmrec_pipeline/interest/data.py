@@ -125,6 +125,12 @@ class Catalogue:
     def n_items(self) -> int:
         return len(self.item_ids)
 
+    def vectors(self, text_vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """[N, K] text vector of each item from those of all texts [texts, K]; zeros where it has no text."""
+        found = np.zeros((self.n_items, text_vectors.shape[1]), dtype=np.float32)
+        found[self.text >= 0] = text_vectors[self.text[self.text >= 0]]
+        return found
+
 
 @dataclass(frozen=True)
 class DailyCounts:

@@ -48,8 +48,7 @@ def item_side(model: InterestModel, catalogue: Catalogue, text_vectors: Float32)
     """Output-side vectors and static biases of all catalogue items; an untrained item has its text alone."""
     items = model.head.items
     has_text = torch.from_numpy(catalogue.text >= 0)
-    text = torch.zeros(catalogue.n_items, text_vectors.shape[1])
-    text[has_text] = torch.from_numpy(text_vectors[catalogue.text[catalogue.text >= 0]])
+    text = torch.from_numpy(catalogue.vectors(text_vectors))
     row = torch.from_numpy(model.item_rows(catalogue.item_ids))
     with torch.no_grad():
         vectors = items.tower(text) * has_text[:, None] + items.ids(row)

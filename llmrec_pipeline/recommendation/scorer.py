@@ -72,9 +72,7 @@ class Scorer:
     @cached_property
     def similar_items(self) -> sparse.csr_array:
         """[N, N] what is owned speaks for what is scored; cold items borrow from their nearest in text."""
-        text = np.zeros((self.catalogue.n_items, self.text_vectors.shape[1]), dtype=np.float32)
-        has_text = self.catalogue.text >= 0
-        text[has_text] = self.text_vectors[self.catalogue.text[has_text]]
+        text = self.catalogue.vectors(self.text_vectors)
         warm = np.zeros(self.catalogue.n_items, dtype=bool)
         warm[self.neighbours.item] = True
         filled = borrow(self.neighbours, text, warm, self.config.cold_neighbours, self.config.neighbours)

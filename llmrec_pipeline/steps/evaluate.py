@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.collaborative import history_weights
+from llmrec_pipeline.collaborative import history_weights, unit
 from llmrec_pipeline.evaluation.bootstrap import Estimate, Partials, finish, leads, merge
 from llmrec_pipeline.evaluation.counted import Counted, Recipe, count
 from llmrec_pipeline.evaluation.evaluator import Task, Users, evaluate_block, head_items
-from llmrec_pipeline.evaluation.lists import self_information, unit
+from llmrec_pipeline.evaluation.lists import self_information
 from llmrec_pipeline.evaluation.tuned import Choice, K, Pool, pool, tune, weighted_sum
 from llmrec_pipeline.evaluation.windows import day_name
 from llmrec_pipeline.interest.cancelling import known_types
@@ -149,8 +149,6 @@ def evaluate_users(task: Task, scorer: Scorer, baselines: Counted, choice: Choic
 def window_task(run: Run, scorer: Scorer, baselines: Counted) -> Task:
     """What is the same for every block of the window."""
     pipeline, catalogue = run.settings.pipeline, scorer.catalogue
-    text = np.zeros((catalogue.n_items, scorer.text_vectors.shape[1]), dtype=np.float32)
-    text[catalogue.text >= 0] = unit(scorer.text_vectors)[catalogue.text[catalogue.text >= 0]]
     return Task(
         item_ids=catalogue.item_ids,
         ks=pipeline.evaluation.ks,
@@ -159,7 +157,7 @@ def window_task(run: Run, scorer: Scorer, baselines: Counted) -> Task:
         replicates=pipeline.evaluation.bootstrap,
         seed=pipeline.seed,
         information=self_information(baselines.popular),
-        text=text,
+        text=unit(catalogue.vectors(scorer.text_vectors)),
         head=head_items(baselines.popular),
         target_types=tuple(_each_type(scorer)),
     )

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from llmrec_pipeline.evaluation.lists import gini, list_metrics, self_information, unit
+from llmrec_pipeline.collaborative import unit
+from llmrec_pipeline.evaluation.lists import gini, list_metrics, self_information
 
 
 def test_novelty_is_the_mean_self_information_in_bits() -> None:

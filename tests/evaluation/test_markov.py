@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 from test_baselines import histories
 
-from llmrec_pipeline.evaluation.markov import SHRINKAGE, STEP_DECAY, largest, markov_scores, transition_matrix, transitions
+from llmrec_pipeline.evaluation.markov import SHRINKAGE, STEP_DECAY, Transitions, markov_scores, transition_matrix, transitions
 from llmrec_pipeline.interest.data import Query
 
 LATER = Query(100.0, 100)
@@ -40,12 +40,13 @@ def test_shares_are_shrunk_and_the_largest_of_each_row_stay() -> None:
     assert cut[1].tolist() == pytest.approx([1 / (2 + SHRINKAGE), 0.0, 0.0, 0.0])  # of equals the lowest column
 
 
-def test_largest_equals_a_sort_of_each_row() -> None:
-    dense = np.random.default_rng(4).integers(0, 6, (30, 12)).astype(np.float64)
-    found = largest(sparse.csr_array(dense), 3).toarray()
+def test_what_stays_equals_a_sort_of_each_row() -> None:
+    dense = np.random.default_rng(4).integers(0, 6, (30, 30)).astype(np.float64)
+    as_they_are = np.full(30, 1 - SHRINKAGE)  # starts by which nothing is divided
+    found = transition_matrix(Transitions(sparse.csr_array(dense), as_they_are), 3).toarray()
     for row, kept in zip(dense, found, strict=True):
-        best = sorted(range(12), key=lambda column: (-row[column], column))[:3]
-        assert kept.tolist() == [row[column] if column in best else 0.0 for column in range(12)]
+        best = sorted(range(30), key=lambda column: (-row[column], column))[:3]
+        assert kept.tolist() == [row[column] if column in best else 0.0 for column in range(30)]
 
 
 def test_scores_come_from_the_last_steps_a_nearer_one_weighing_more() -> None:

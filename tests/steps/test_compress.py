@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encode_cases import DOMAIN, add_texts
 from pyspark.sql import SparkSession
 
 from llmrec_pipeline.config import Settings
@@ -12,14 +13,6 @@ from llmrec_pipeline.errors import ConfigError, ModelError
 from llmrec_pipeline.warehouse import Warehouse
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
-DOMAIN = {
-    "name": "shop",
-    "source": {"path": "absent.csv", "format": "csv"},
-    "columns": {"user_id": "user", "item_id": "item", "event_type": "'buy'", "event_time": "time"},
-    "event_types": {"buy": {"target": True, "template": {"en": "bought {title}"}}},
-    "items": {"columns": {"title": "item"}},
-    "languages": ["en"],
-}
 THINGS = ("mug", "lantern", "cake tin", "clock", "tea towel", "wreath", "candle", "bag", "doorstop", "tray")
 TEXTS = [
     f"{colour} {thing} number {n}" for colour in ("red", "white", "blue", "pink", "ivory") for thing in THINGS for n in range(20)
@@ -31,11 +24,7 @@ def test_a_static_student_is_made_judged_and_encodes_once(
 ) -> None:
     settings = make_settings(DOMAIN)
     warehouse = Warehouse(spark, settings.root, settings.domain.name, settings.mapping_hash)
-    warehouse.create(["texts"])
-    rows = spark.createDataFrame([(text,) for text in TEXTS], "text string").selectExpr(
-        "md5(text) AS text_hash", "text", "'en' AS language"
-    )
-    warehouse.insert_new("texts", rows)
+    add_texts(spark, warehouse, *TEXTS)
     made = run_job("compress", settings, kind="static", out=str(tmp_path / "student"))
     assert made.counts == {"texts": 1_000, "texts_learnt": 800}
     printed = capsys.readouterr().out

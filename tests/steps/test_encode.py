@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import md5
+from functools import partial
 from threading import Barrier
 from typing import Any
 
 import pytest
+from encode_cases import DOMAIN, add_texts
 from pyspark.sql import SparkSession
 
 from llmrec_pipeline.config import Settings
@@ -19,14 +20,6 @@ from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import Warehouse
 
 pytestmark = pytest.mark.spark
-DOMAIN = {
-    "name": "shop",
-    "source": {"path": "absent.csv", "format": "csv"},
-    "columns": {"user_id": "user", "item_id": "item", "event_type": "'buy'", "event_time": "time"},
-    "event_types": {"buy": {"target": True, "template": {"en": "bought {title}"}}},
-    "items": {"columns": {"title": "item"}},
-    "languages": ["en"],
-}
 AUTO = ("encoder.backend=auto", "encoder.precision=auto")
 Write = Callable[..., None]
 
@@ -43,14 +36,7 @@ def warehouse(spark: SparkSession, settings: Settings) -> Warehouse:
 
 @pytest.fixture
 def write(spark: SparkSession, warehouse: Warehouse) -> Write:
-    """Adds texts to the table as textualise would."""
-
-    def add(*texts: str) -> None:
-        warehouse.create(["texts"])
-        rows = [(md5(text.encode()).hexdigest(), text, "en") for text in texts]
-        warehouse.insert_new("texts", spark.createDataFrame(rows, warehouse.schema("texts")))
-
-    return add
+    return partial(add_texts, spark, warehouse)
 
 
 def vectors(warehouse: Warehouse) -> list[tuple[str, str]]:
