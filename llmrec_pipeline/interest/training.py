@@ -173,7 +173,7 @@ def _optimiser(model: InterestModel, config: InterestConfig) -> torch.optim.Opti
         {"params": plain, "weight_decay": 0.0},
         {"params": counted, "weight_decay": 0.0, "lr": COUNTED_SPEED * config.learning_rate},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 class _RunningMean:

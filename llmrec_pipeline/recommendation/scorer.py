@@ -3,7 +3,7 @@
 Legend: U users of a block, N items of the catalogue, E behaviour types, H half-lives.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -103,6 +103,12 @@ class Scorer:
         recent = own_weights(own, self.type_weights, n_items, place)
         similarity, counts = collaborative_inputs(weights, recent, self.similar_items, self.config)
         return Similar(similarity, counts if self.domain.repeats else np.zeros_like(counts))
+
+    def at(self, query: Query, popularity: npt.NDArray[np.float64]) -> "Scorer":
+        """The same head as of another query; `popularity` [N, E, H] is as of its day."""
+        other = replace(self, query=query, popularity=popularity)
+        vars(other).update({name: value for name, value in vars(self).items() if name in ("items", "similar_items")})
+        return other
 
     def score(self, states: States) -> Scores:
         """p, s and y of every catalogue item for a block of users."""

@@ -24,13 +24,16 @@ def text() -> npt.NDArray[np.float32]:
     return np.random.default_rng(5).normal(size=(N_ITEMS, TEXT_DIM)).astype(np.float32)
 
 
+NO_DROPOUT = {"dropout": 0.0, "id_dropout": 0.0}  # so that a model in training computes what it serves
+
+
 @pytest.fixture
 def make_model() -> Callable[..., InterestModel]:
     """A model of random weights, none of them zero, so that every term shows; item i5 is untrained."""
 
     def make(*, cell: str = "lstm", repeats: bool = True, window_steps: int = 4) -> InterestModel:
         config = InterestConfig.model_validate(
-            {"cell": cell, "hidden_size": 7, "item_dim": 8, "long_queries": 2, "window_steps": window_steps}
+            {"cell": cell, "hidden_size": 7, "item_dim": 8, "long_queries": 2, "window_steps": window_steps} | NO_DROPOUT
         )
         with torch.random.fork_rng():
             torch.manual_seed(3)

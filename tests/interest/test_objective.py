@@ -25,7 +25,7 @@ BUYS = np.array([True, False])
 def trained_loss(model: InterestModel, histories: Histories, catalogue: Catalogue, text: Float32) -> tuple[float, int]:
     """Summed loss over all windows of all users, states carried from window to window as in training."""
     examples = examples_of(histories, catalogue, daily_of(histories), model.config, BUYS, model.repeats)
-    inputs = inputs_of(histories, catalogue, text, model, examples)
+    inputs = inputs_of(histories, catalogue, text, model.train(), examples)
     users, width, total = np.arange(histories.n_users), model.config.window_steps, 0.0
     carry = Carry.of(States.empty(histories.user_ids, model.layout), model.layout, torch.float32)
     for first in range(0, int(np.diff(histories.step_offsets).max()), width):

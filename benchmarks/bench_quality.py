@@ -1,0 +1,177 @@
+"""Recommendation quality: the joint model beside its parts, the baselines and their tuned sum; `make bench-quality`.
+
+video     MovieLens 100K, leave-last-step-out (ml-100k in the data folder; conf/domains/video.yaml).
+news      MIND's click histories, leave-last-step-out (mind in the data folder; conf/domains/news.yaml).
+retail    Online Retail II (shipped), three rolling windows of 28 days; conf/domains/retail.yaml.
+
+Parts named on the command line are run, all by default; three seeds each. LLMREC_DATA is the data folder (default: data); a part
+whose data is not there is left out, and its figures with it. Each window and seed is kept in benchmarks/work/quality under the hash of
+the configuration and of the package's code, so that a run which broke off goes on.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from protocol import FIRST_TIME, Found, Task, last_step, measure, window
+from report import ROOT, Figure, figure, raw_repeats, repeat_of_commit, write_result
+
+from llmrec_pipeline.cli import run_step
+from llmrec_pipeline.config import Settings, hash_json, load_settings
+from llmrec_pipeline.evaluation.bootstrap import INTERVAL, poisson_weights
+from llmrec_pipeline.evaluation.metrics import RANKING
+from llmrec_pipeline.evaluation.windows import window_ending
+from llmrec_pipeline.session import get_session
+from llmrec_pipeline.steps.dataset import load_dataset, scratch, sequences_before
+from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.warehouse import Warehouse
+
+WORK = ROOT / "benchmarks/work/quality"
+DATA = Path(os.environ.get("LLMREC_DATA", ROOT / "data"))
+SEEDS = (17, 18, 19)
+KS = (5, 10, 20)
+FILES: dict[str, dict[str, str]] = {  # domain -> override -> file in the data folder
+    "video": {"domain.source.path": "ml-100k/ml-100k.inter", "domain.items.source.path": "ml-100k/ml-100k.item"},
+    "news": {"domain.source.path": "mind/behaviors.tsv.gz", "domain.items.source.path": "mind/news.tsv.gz"},
+    "retail": {},
+}
+WINDOWS = {"retail": 3}  # how many of the last; other domains: leave-last-step-out
+PARTS = ("joint", "p", "s")  # of the joint model
+ALL = "all"
+BARS = {  # figure -> domain, slice, models that it is against (None: every baseline), bar and aim
+    "against the best baseline or their tuned sum": [("video", ALL, None, 1.10, 1.30), ("news", ALL, None, 1.10, 1.50)],
+    "against the best single baseline": [("retail", ALL, "single", 1.05, 1.20)],
+    "against their tuned sum": [("retail", ALL, "tuned_sum", 1.00, 1.10)],
+    "on first-time items, against the best baseline or their tuned sum": [("retail", FIRST_TIME, None, 1.10, 1.50)],
+}
+REPLICATES = 1000
+FOREVER = 10**5  # a day after every log
+NDCG = RANKING.index("ndcg"), KS.index(10)
+
+
+def main() -> int:
+    """Measures what is missing, writes results/quality.json, prints it; 1 when a bar does not hold."""
+    raw, repeats = raw_repeats("quality", "conf/pipeline.yaml", *(f"conf/domains/{domain}.yaml" for domain in FILES))
+    newest = repeat_of_commit(repeats)
+    for domain in sys.argv[1:] or FILES:
+        if not all((DATA / file).exists() for file in FILES[domain].values()):
+            print(f"{domain}: {DATA} lacks {', '.join(FILES[domain].values())}; set LLMREC_DATA to the folder that has them")
+            continue
+        periods = range(WINDOWS.get(domain, 1))
+        newest[domain] = compared([[of_seed(domain, period, seed) for seed in SEEDS] for period in periods])
+        raw.write_text(json.dumps(repeats, indent=1) + "\n")
+    return write_result("quality", newest, repeats, figures(newest))
+
+
+def of_seed(domain: str, period: int, seed: int) -> Found:
+    """What `protocol.measure` found, kept under all that it follows from."""
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((ROOT / "llmrec_pipeline").rglob("*.py")))).hexdigest()
+    settings = settings_of(domain)
+    follows = {"config": settings.pipeline.model_dump(mode="json"), "domain": settings.domain.model_dump(mode="json")}
+    key = hash_json(follows | {"period": period, "seed": seed, "code": code})
+    file = WORK / f"{domain}-{period}-{seed}-{key[:16]}.pkl"
+    if not file.exists():
+        file.write_bytes(pickle.dumps(measure(task_of(domain, settings, period), seed, KS)))
+    found: Found = pickle.loads(file.read_bytes())
+    scores = {name: round(float(np.nanmean(values[:, *NDCG])), 4) for name, values in found.values[ALL].items()}
+    told = json.dumps(found.report["tuned_sum"])
+    print(domain, period, seed, f"{found.report['train_s']:.0f} s of training,", json.dumps(scores), told, flush=True)
+    return found
+
+
+def settings_of(domain: str) -> Settings:
+    files = tuple(f"{key}={DATA / file}" for key, file in FILES[domain].items())
+    return load_settings(ROOT / "conf/pipeline.yaml", domain, (f"warehouse={WORK / 'warehouse'}", *files))
+
+
+def task_of(domain: str, settings: Settings, period: int) -> Task:
+    """The domain's log, ingested, in texts and encoded by the jobs; `period` 0 is the last window."""
+    file = WORK / f"{domain}.pkl"
+    if not file.exists():
+        WORK.mkdir(parents=True, exist_ok=True)
+        spark = get_session("bench quality")
+        for job in ("ingest", "textualise", "encode"):
+            run_step(job, settings)
+        run = Run("bench quality", settings, spark, Warehouse(spark, settings.root, settings.domain.name, settings.mapping_hash))
+        dataset = load_dataset(run, FOREVER)
+        with scratch(run, sequences_before(run, FOREVER).orderBy("user_id", "event_date"), "sequences") as shards:
+            file.write_bytes(pickle.dumps((dataset, dataset.histories(shards.to_table()))))
+    dataset, histories = pickle.loads(file.read_bytes())
+    if domain not in WINDOWS:
+        return last_step(settings, dataset, histories)
+    day, days = settings.pipeline.day, settings.pipeline.evaluation.window_days
+    last = (date.fromisoformat(day) - date(1970, 1, 1)).days if day else int(histories.step_day.max())
+    return window(settings, dataset, histories, window_ending(int(histories.step_day.min()), last - period * days, days))
+
+
+def compared(periods: list[list[Found]]) -> dict[str, Any]:
+    """Each slice's models: metrics, mean over users, seeds and windows, and the joint model's NDCG@10 over every other's, paired by user."""
+    slices = {of: _compared(periods, of) for of in periods[0][0].values}
+    return {"slices": slices, "runs": [[found.report for found in seeds] for seeds in periods]}
+
+
+def _compared(periods: list[list[Found]], of: str) -> dict[str, Any]:
+    models = list(periods[0][0].values[of])
+    values = np.concatenate([_mean_of_seeds(seeds, of) for seeds in periods], axis=1)  # [X, U of all windows, M, K]
+    users = np.concatenate([seeds[0].user_ids for seeds in periods])  # a user of two windows is drawn with both
+    weights = poisson_weights(users, REPLICATES, SEEDS[0])  # [U, replicates]
+    ndcg = values[:, :, *NDCG]
+    counted = np.isfinite(ndcg).all(axis=0)
+    means = ndcg[:, counted] @ weights[counted] / weights[counted].sum(axis=0)  # [X, replicates]
+    joint = models.index("joint")
+    rows = {
+        name: {
+            "metrics": {
+                f"{metric}_{k}": round(float(np.nanmean(values[x, :, m, at])), 5)
+                for m, metric in enumerate(RANKING)
+                for at, k in enumerate(KS)
+            },
+            "runs": [[round(float(np.nanmean(found.values[of][name][:, *NDCG])), 5) for found in seeds] for seeds in periods],
+            "joint_over": ratio(ndcg[joint, counted], ndcg[x, counted], means[joint], means[x]),
+        }
+        for x, name in enumerate(models)
+    }
+    return {"users": int(counted.sum()), "models": rows}
+
+
+def _mean_of_seeds(seeds: list[Found], of: str) -> npt.NDArray[np.float64]:
+    mean: npt.NDArray[np.float64] = np.mean([np.stack(list(found.values[of].values())) for found in seeds], axis=0)
+    return mean
+
+
+def ratio(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], many_a: Any, many_b: Any) -> list[float]:
+    """Mean of a over mean of b, and its interval."""
+    return [round(float(value), 4) for value in (a.mean() / b.mean(), *np.percentile(many_a / many_b, INTERVAL))]
+
+
+def figures(found: dict[str, Any]) -> list[Figure]:
+    """The joint model against the best baselines and its own parts; a part that was not run has no figure."""
+    rows = []
+    for title, bars in BARS.items():
+        for domain, of, against, bar, aim in bars:
+            if domain in found:
+                rows.append(_against(f"{domain}: joint NDCG@10 {title}", found[domain]["slices"][of], against, bar, aim))
+    for domain in FILES:
+        for part in PARTS[1:] if domain in found else ():
+            rows.append(_against(f"{domain}: joint NDCG@10 against {part} alone", found[domain]["slices"][ALL], part, None, None))
+    return rows
+
+
+def _against(title: str, of: dict[str, Any], against: str | None, bar: float | None, aim: float | None) -> Figure:
+    ndcg = {name: row["metrics"]["ndcg_10"] for name, row in of["models"].items()}
+    baselines = [name for name in ndcg if name not in PARTS and (against is None or name != "tuned_sum")]
+    best = against if against in ndcg else max(baselines, key=lambda name: ndcg[name])
+    value, low, high = of["models"][best]["joint_over"]
+    note = f"[{low:.3f}, {high:.3f}], {ndcg['joint']:.4f} against {ndcg[best]:.4f} of {best}, {of['users']:,} users"
+    return figure(title, value, "x", "higher", bar, aim, note)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

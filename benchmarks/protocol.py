@@ -1,0 +1,288 @@
+"""One protocol's task, and what the joint model, its parts and the baselines reach on it (DESIGN 4).
+
+`last_step` holds out the last two steps of each user. It leaks across users, as published figures do: what is counted for s, and for the
+baselines that look at everybody, comes from all steps but the last of each user; popularity is as of each user's own instant.
+`window` holds out 28 days and the 28 before them; everything is counted as of the start of each.
+
+Legend: U users with a target, B of a block, N items, X models, M metrics, K cut-offs.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+
+from llmrec_pipeline.collaborative import Neighbours, fit_neighbours
+from llmrec_pipeline.config import Settings
+from llmrec_pipeline.evaluation.baselines import popularity, popularity_decayed
+from llmrec_pipeline.evaluation.counted import POPULARITY_HALF_LIFE, RECENT_DAYS, Counted, Recipe, count
+from llmrec_pipeline.evaluation.metrics import block_metrics
+from llmrec_pipeline.evaluation.tuned import Choice, pool, tune, weighted_sum
+from llmrec_pipeline.evaluation.windows import Window
+from llmrec_pipeline.interest.carrying import advance
+from llmrec_pipeline.interest.data import Catalogue, Histories, Query
+from llmrec_pipeline.interest.held_out import HeldOut, held_out_between, held_out_step
+from llmrec_pipeline.interest.own import own_counts
+from llmrec_pipeline.interest.scoring import Parts
+from llmrec_pipeline.interest.state import States
+from llmrec_pipeline.interest.training import TrainedModel, train
+from llmrec_pipeline.recommendation import Block, JointFit, JointWeights, Targets, fit_joint, log_softmax
+from llmrec_pipeline.recommendation.scorer import Scorer, co_occurrence_weights
+from llmrec_pipeline.steps.dataset import Dataset
+from llmrec_pipeline.steps.heads import query_at
+
+Float32 = npt.NDArray[np.float32]
+Int = npt.NDArray[np.int64]
+BLOCK_USERS = 512
+BEFORE_ALL = np.iinfo(np.int32).min
+FIRST_TIME = "first_time"  # candidates and targets without what the user knows
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is asked of a model once: of whom, and what may be counted by then."""
+
+    held: HeldOut  # U users, their histories and instants
+    targets: Targets  # [U] target events; an item bought twice counts twice
+    counted: Histories  # of all users: what neighbours and baselines are made of
+    query: Query  # as of which they are counted
+
+    def rows(self) -> Iterator[Int]:
+        """Users who are asked on one date, block by block."""
+        for day in self.held.popularity:
+            of_day = np.flatnonzero(self.held.day == day)
+            for start in range(0, len(of_day), BLOCK_USERS):
+                yield of_day[start : start + BLOCK_USERS]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A domain's log with what is held out of it."""
+
+    settings: Settings
+    dataset: Dataset
+    past: Histories  # what gradients come from
+    validation: Moment  # what choices are made on
+    test: Moment
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.dataset.catalogue
+
+
+def last_step(settings: Settings, dataset: Dataset, histories: Histories) -> Task:
+    """Each user's last step is the test and the one before it validation; all items are candidates from the start."""
+    first_day = np.full(dataset.catalogue.n_items, BEFORE_ALL, dtype=np.int32)
+    dataset = replace(dataset, catalogue=replace(dataset.catalogue, first_day=first_day))
+    end = Query(float(histories.step_time.max()) + 1, int(histories.step_day.max()) + 1)  # what is counted is not asked when
+
+    def moment(place: int) -> Moment:
+        held = held_out_step(histories, *_of_all(settings, dataset), place)
+        targets = _events(histories, held, histories.steps_left == place, settings)
+        return Moment(held, targets, histories.without_last(place), end)
+
+    return Task(settings, dataset, histories.without_last(2), moment(2), moment(1))
+
+
+def window(settings: Settings, dataset: Dataset, histories: Histories, found: Window) -> Task:
+    """The targets of a window's days are the test, those of the days before it validation."""
+
+    def moment(start: int, end: int) -> Moment:
+        query = query_at(start, settings.domain)
+        held = held_out_between(histories, *_of_all(settings, dataset), (query, query_at(end, settings.domain)))
+        inside = (histories.step_day >= start) & (histories.step_day < end)
+        return Moment(held, _events(histories, held, inside, settings), histories.before(start), query)
+
+    past = histories.before(found.validation_start)
+    return Task(settings, dataset, past, moment(found.validation_start, found.start), moment(found.start, found.end))
+
+
+def _of_all(settings: Settings, dataset: Dataset) -> tuple[Any, ...]:
+    is_target = np.array([kind.target for kind in settings.domain.event_types.values()])
+    return dataset.catalogue, dataset.daily, dataset.text_vectors, settings.pipeline.interest, is_target
+
+
+def _events(histories: Histories, held: HeldOut, steps: npt.NDArray[np.bool_], settings: Settings) -> Targets:
+    """Target events of the held-out users in `steps` [S]."""
+    is_target = np.array([kind.target for kind in settings.domain.event_types.values()])
+    wanted = steps[histories.event_step] & is_target[histories.event_type] & (histories.item >= 0)
+    user = np.searchsorted(held.histories.user_ids, histories.user_ids[histories.step_user[histories.event_step[wanted]]])
+    per_user = np.bincount(user, minlength=held.histories.n_users)
+    return Targets(np.concatenate([[0], np.cumsum(per_user)]).astype(np.int64), histories.item[wanted])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A block of users of one date, as of their instants."""
+
+    rows: Int  # [B] of the held-out users
+    scorer: Scorer
+    parts: Parts
+    mask: npt.NDArray[np.bool_]  # [B, N]
+    known: sparse.csr_array  # [B, N]
+    targets: Targets  # events
+    steps: Int  # [B] history length
+
+
+def learn(task: Task, seed: int) -> TrainedModel:
+    """p, with its epoch chosen on validation."""
+    settings, dataset = task.settings, task.dataset
+    config = settings.pipeline.interest
+    torch.set_num_threads(config.threads)
+    return train(
+        task.past,
+        task.validation.held,
+        task.catalogue,
+        dataset.daily,
+        dataset.text_vectors,
+        config,
+        event_types=list(dataset.event_types),
+        target_types=list(settings.domain.targets),
+        repeats=settings.domain.repeats,
+        period=(task.validation.query, task.test.query),
+        seed=seed,
+    )
+
+
+def neighbours_of(task: Task, moment: Moment) -> Neighbours:
+    """Item neighbours from what may be counted."""
+    collaborative, half_lives = task.settings.pipeline.collaborative, task.settings.pipeline.interest.repeat_half_lives
+    weights, n_items = _type_weights(task), task.catalogue.n_items
+
+    def blocks() -> Iterator[Any]:
+        for block in slices(moment.counted):
+            own = own_counts(block, moment.query, half_lives, len(weights), task.catalogue)
+            yield co_occurrence_weights(own, weights, n_items, collaborative, half_lives)
+
+    return fit_neighbours(blocks(), n_items, collaborative)
+
+
+def neutral(task: Task) -> JointWeights:
+    """p alone."""
+    edges = task.settings.pipeline.joint.history_edges
+    return JointWeights(0.0, 1.0, (0.0,) * (len(edges) + 1), edges, 1.0)
+
+
+def asked(task: Task, trained: TrainedModel, moment: Moment, weights: JointWeights) -> Iterator[Asked]:
+    """All users with a target, block by block."""
+    settings, dataset, model, held = task.settings, task.dataset, trained.model, moment.held
+    scorer = Scorer(
+        model=model,
+        catalogue=task.catalogue,
+        text_vectors=dataset.text_vectors,
+        popularity=next(iter(held.popularity.values())),
+        neighbours=neighbours_of(task, moment),
+        weights=weights,
+        config=settings.pipeline.collaborative,
+        domain=settings.domain,
+        query=moment.query,
+        blocked=np.zeros(task.catalogue.n_items, dtype=bool),
+    )
+    states = advance(
+        model, States.empty(held.histories.user_ids, model.layout), held.histories, task.catalogue, dataset.text_vectors
+    )
+    for rows in moment.rows():
+        day = int(held.day[rows[0]])
+        of_block = scorer.at(Query(held.time[rows], day), held.popularity[day])
+        parts = of_block.parts(states.take(rows))
+        mask, known = of_block.candidates(parts.own)
+        yield Asked(rows, of_block, parts, mask, known, _of_rows(moment.targets, rows), states.steps[rows])
+
+
+def _of_rows(targets: Targets, rows: Int) -> Targets:
+    return Targets.of([targets.item[targets.offsets[row] : targets.offsets[row + 1]].tolist() for row in rows])
+
+
+def fit(task: Task, trained: TrainedModel) -> JointFit:
+    """w, tau, lambda and theta, on validation."""
+    blocks = [
+        Block(log_softmax(a.parts.logits, a.mask), *vars(a.scorer.similar(a.parts.own)).values(), a.mask, a.targets, a.steps)
+        for a in asked(task, trained, task.validation, neutral(task))
+    ]
+    return fit_joint(lambda: iter(blocks), task.settings.pipeline.joint)
+
+
+def slices(histories: Histories) -> Iterator[Histories]:
+    for start in range(0, histories.n_users, BLOCK_USERS):
+        yield histories.users(start, min(start + BLOCK_USERS, histories.n_users))
+
+
+def _type_weights(task: Task) -> list[float]:
+    return [kind.weight for kind in task.settings.domain.event_types.values()]
+
+
+class Plain:
+    """The baselines at a moment."""
+
+    def __init__(self, task: Task, moment: Moment) -> None:
+        is_target = [kind.target for kind in task.settings.domain.event_types.values()]
+        self._task, self._moment, self._types = task, moment, is_target
+        recipe = Recipe(task.catalogue.n_items, is_target, _type_weights(task), task.settings.pipeline.collaborative)
+        self._counted = count(recipe, task.dataset.daily, [moment.query], slices(moment.counted))[0]
+
+    def scores(self, rows: Int) -> dict[str, Any]:
+        """[B, N] of each baseline for users of one date, popularity and own history as of their instants."""
+        task, held = self._task, self._moment.held
+        query = Query(held.time[rows], int(held.day[rows[0]]))
+        return self._as_of(query, task.dataset.daily, task.catalogue.n_items).scores(held.histories.take(rows))
+
+    def _as_of(self, query: Query, daily: Any, n_items: int) -> Counted:
+        if query.day == self._counted.query.day:
+            return replace(self._counted, query=query)
+        return replace(
+            self._counted,
+            query=query,
+            popular=popularity(daily, query, self._types, n_items, None),
+            recent=popularity(daily, query, self._types, n_items, RECENT_DAYS),
+            decayed=popularity_decayed(daily, query, self._types, n_items, POPULARITY_HALF_LIFE),
+        )
+
+
+def tune_sum(task: Task, trained: TrainedModel) -> Choice:
+    """Members and weights of the tuned sum, on validation."""
+    plain = Plain(task, task.validation)
+    found = asked(task, trained, task.validation, neutral(task))
+    return tune([pool(plain.scores(a.rows), a.mask, a.targets) for a in found])
+
+
+@dataclass
+class Found:
+    """What one seed reached: metrics of every model for every user, NaN where a user has no target."""
+
+    user_ids: npt.NDArray[np.str_]
+    values: dict[str, dict[str, npt.NDArray[np.float64]]]  # slice (all, first_time) -> model -> [U, M, K]
+    report: dict[str, Any]
+
+    def add(self, of: str, model: str, rows: Int, found: npt.NDArray[np.float64]) -> None:
+        models = self.values.setdefault(of, {})
+        models.setdefault(model, np.full((len(self.user_ids), *found.shape[1:]), np.nan))[rows] = found
+
+
+def measure(task: Task, seed: int, ks: tuple[int, ...], *, baselines: bool = True) -> Found:
+    """Trains, fits and tests; without baselines where they were measured before."""
+    began = time.perf_counter()
+    trained = learn(task, seed)
+    seconds = time.perf_counter() - began
+    fitted = fit(task, trained)
+    choice = tune_sum(task, trained) if baselines else None
+    plain = Plain(task, task.test) if baselines else None
+    told = {"epochs": trained.epochs, "train_s": seconds, "weights": fitted.weights.to_dict()}
+    found = Found(task.test.held.histories.user_ids, {}, told | ({"tuned_sum": choice.weights} if choice else {}))
+    for a in asked(task, trained, task.test, fitted.weights):
+        scores = a.scorer.fuse(a.parts, a.steps)
+        models: dict[str, Any] = {"joint": scores.joint.score, "p": scores.log_p, "s": scores.log_s}
+        if plain and choice:
+            models |= plain.scores(a.rows)
+            models["tuned_sum"] = weighted_sum(models, choice.weights, a.mask)
+        masks = {"all": a.mask}
+        if task.settings.domain.repeats:
+            masks[FIRST_TIME] = a.mask & ~a.known.toarray().astype(bool)
+        for name, of_model in models.items():
+            for of, mask in masks.items():
+                found.add(of, name, a.rows, block_metrics(of_model, mask, a.targets, ks))
+    return found
