@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 from scipy import sparse
 
-from llmrec_pipeline.collaborative import Neighbours, fit_neighbours
 from llmrec_pipeline.config import Settings
 from llmrec_pipeline.evaluation.baselines import popularity, popularity_decayed
 from llmrec_pipeline.evaluation.counted import POPULARITY_HALF_LIFE, RECENT_DAYS, Counted, Recipe, count
@@ -27,14 +26,14 @@ from llmrec_pipeline.evaluation.windows import Window
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, Histories, Query
 from llmrec_pipeline.interest.held_out import HeldOut, held_out_between, held_out_step
-from llmrec_pipeline.interest.own import own_counts
 from llmrec_pipeline.interest.scoring import Parts
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.training import TrainedModel, train
 from llmrec_pipeline.recommendation import Block, JointFit, JointWeights, Targets, fit_joint, log_softmax
-from llmrec_pipeline.recommendation.scorer import Scorer, co_occurrence_weights
+from llmrec_pipeline.recommendation.scorer import Scorer
 from llmrec_pipeline.steps.dataset import Dataset
 from llmrec_pipeline.steps.heads import query_at
+from llmrec_pipeline.steps.train import neighbours_before
 
 Float32 = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int64]
@@ -149,34 +148,23 @@ def learn(task: Task, seed: int) -> TrainedModel:
     )
 
 
-def neighbours_of(task: Task, moment: Moment) -> Neighbours:
-    """Item neighbours from what may be counted."""
-    collaborative, half_lives = task.settings.pipeline.collaborative, task.settings.pipeline.interest.repeat_half_lives
-    weights, n_items = _type_weights(task), task.catalogue.n_items
-
-    def blocks() -> Iterator[Any]:
-        for block in slices(moment.counted):
-            own = own_counts(block, moment.query, half_lives, len(weights), task.catalogue)
-            yield co_occurrence_weights(own, weights, n_items, collaborative, half_lives)
-
-    return fit_neighbours(blocks(), n_items, collaborative)
-
-
 def neutral(task: Task) -> JointWeights:
     """p alone."""
     edges = task.settings.pipeline.joint.history_edges
-    return JointWeights(0.0, 1.0, (0.0,) * (len(edges) + 1), edges, 1.0)
+    return JointWeights(0.0, 1.0, (0.0,) * (len(edges) + 1), edges, 1.0, 0.0)
 
 
 def asked(task: Task, trained: TrainedModel, moment: Moment, weights: JointWeights) -> Iterator[Asked]:
     """All users with a target, block by block."""
     settings, dataset, model, held = task.settings, task.dataset, trained.model, moment.held
+    similar = neighbours_before(settings, task.catalogue, moment.counted, moment.query)
     scorer = Scorer(
         model=model,
         catalogue=task.catalogue,
         text_vectors=dataset.text_vectors,
         popularity=next(iter(held.popularity.values())),
-        neighbours=neighbours_of(task, moment),
+        neighbours=similar.co_occurrence,
+        transitions=similar.transition,
         weights=weights,
         config=settings.pipeline.collaborative,
         domain=settings.domain,

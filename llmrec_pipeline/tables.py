@@ -218,8 +218,8 @@ INTEREST_STATES = Table(
         Column("last_time", "double", "instant of the last step, days since the epoch, UTC", True),
         Column(
             "own",
-            "array<struct<item_id:string,decayed:array<double>,total:array<double>>>",
-            "own counts per item, decayed to last_time, by type and half-life",
+            "array<struct<item_id:string,decayed:array<double>,recent:array<double>,total:array<double>>>",
+            "own counts per item: decayed to last_time by type and half-life, decayed by steps and plain by type",
             True,
         ),
         Column("fingerprint", "long", "order-free hash of the user_sequences rows seen", True),
@@ -228,14 +228,15 @@ INTEREST_STATES = Table(
 
 ITEM_NEIGHBOURS = Table(
     name="item_neighbours",
-    row="one weight of the sparse item-item similarity",
-    key=("head_version", "item_id", "neighbour_id"),
+    row="one weight of a sparse item-item similarity",
+    key=("head_version", "kind", "item_id", "neighbour_id"),
     cluster_by=("head_version", "item_id"),
     writers=("train", "feedback"),
     columns=(
         Column("head_version", "string", "see `recommendations`", True),
-        Column("item_id", "string", "item in the user's history", True),
-        Column("neighbour_id", "string", "item that it speaks for", True),
+        Column("kind", "string", "co_occurrence, or transition: what follows what in the next step", True),
+        Column("item_id", "string", "the scored item", True),
+        Column("neighbour_id", "string", "item of the user's history that speaks for it", True),
         Column("weight", "float", "how much", True),
         Column("trained_until", "date", "events before this date were counted", True),
     ),

@@ -1,6 +1,6 @@
 """What users did with items, as sparse matrices: the input of co-occurrence, of own counts in s and of the baselines.
 
-Legend: U users of a block, N items of the catalogue, M rows of own counts, E behaviours.
+Legend: U users of a block, N items of the catalogue, M rows of own counts, S steps, E behaviours.
 """
 
 from typing import Literal
@@ -12,6 +12,7 @@ from scipy import sparse
 from llmrec_pipeline.errors import InputError
 from llmrec_pipeline.interest.cancelling import standing
 from llmrec_pipeline.interest.data import Histories, OwnCounts, Query
+from llmrec_pipeline.interest.own import step_decay
 
 Float = npt.NDArray[np.float64]
 Interaction = Literal["binary", "log", "count"]
@@ -43,6 +44,12 @@ def own_weights(own: OwnCounts, type_weights: npt.ArrayLike, n_items: int, half_
     return _matrix(counts @ weights, user, own.item, (len(own.offsets) - 1, n_items))
 
 
+def own_recent_weights(own: OwnCounts, type_weights: npt.ArrayLike, n_items: int) -> sparse.csr_array:
+    """[U, N] the same, decayed by the user's own steps: what the last ones were about."""
+    user = np.repeat(np.arange(len(own.offsets) - 1), np.diff(own.offsets))
+    return _matrix(own.recent @ np.asarray(type_weights, dtype=np.float64), user, own.item, (len(own.offsets) - 1, n_items))
+
+
 def history_weights(
     histories: Histories, query: Query, type_weights: npt.ArrayLike, n_items: int, half_life: float | None
 ) -> sparse.csr_array:
@@ -52,15 +59,22 @@ def history_weights(
     return _event_matrix(histories, np.where(age > 0, decay, 0.0), type_weights, n_items)
 
 
-def recent_weights(
-    histories: Histories, query: Query, type_weights: npt.ArrayLike, n_items: int, step_decay: float
-) -> sparse.csr_array:
-    """[U, N] behaviours weighted by step_decay^(steps since): what the last steps were about, whatever the calendar says."""
+def recent_weights(histories: Histories, query: Query, type_weights: npt.ArrayLike, n_items: int) -> sparse.csr_array:
+    """[U, N] `own_recent_weights` straight from histories."""
     earlier = histories.step_time < query.of_steps(histories)  # [S]
     seen = np.concatenate([[0], np.cumsum(earlier)])
     since = seen[histories.step_offsets[1:]][histories.step_user] - seen[1:]  # [S] 0: the user's last step
-    weight = np.where(earlier, step_decay ** since.astype(np.float64), 0.0)
+    weight = np.where(earlier, step_decay(since), 0.0)
     return _event_matrix(histories, weight[histories.event_step], type_weights, n_items)
+
+
+def baskets(histories: Histories, kept: npt.NDArray[np.bool_], n_items: int) -> sparse.csr_array:
+    """[S, N] 1 at the items of each step's kept behaviours."""
+    cells = (histories.event_step[kept], histories.item[kept])
+    found = sparse.coo_array((np.ones(int(kept.sum()), dtype=np.float32), cells), shape=(histories.n_steps, n_items)).tocsr()
+    found.sum_duplicates()
+    found.data[:] = 1.0
+    return found
 
 
 def known_items(own: OwnCounts, known_types: npt.ArrayLike, n_items: int) -> sparse.csr_array:

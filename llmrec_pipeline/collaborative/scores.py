@@ -1,4 +1,4 @@
-"""A block's two ingredients of s_{u,i} (DESIGN 1.5): item-item similarity and own counts.
+"""A block's ingredients of s_{u,i} (DESIGN 1.5): item-item similarity, transitions and own counts.
 
 Legend: U users of a block, N items.
 """

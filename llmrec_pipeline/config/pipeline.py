@@ -124,6 +124,10 @@ class CollaborativeConfig(Section):
     similarity_floor: PositiveFloat = Field(
         0.03, description="similarity enters s as log(1 + max(similarity, 0) / floor): linear below the floor, log odds above it"
     )
+    transition_floor: PositiveFloat = Field(
+        0.003,
+        description="the same for transitions, whose shares are smaller; from the last steps, one weighing 0.71 of the next",
+    )
     cold_neighbours: PositiveInt = Field(10, description="warm items, nearest in text, whose neighbours a cold item borrows")
     own_half_life: PositiveFloat = Field(240.0, description="days; decay of own counts in s, which enter as log(1 + count)")
 
@@ -131,6 +135,11 @@ class CollaborativeConfig(Section):
 class JointConfig(Section):
     """Grids from which the joint model's weights are fitted on validation (DESIGN 1.5)."""
 
+    cf_transition_weight: tuple[Share, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0),
+        min_length=1,
+        description="share of transitions in item-item similarity; 0: co-occurrence alone, which no order of steps changes",
+    )
     cf_repeat_weight: tuple[NonNegative, ...] = Field(
         (0.0, 0.1, 0.2, 0.35, 0.6, 1.0, 2.0), min_length=1, description="w, weight of z(own counts); sparse, so their z are large"
     )

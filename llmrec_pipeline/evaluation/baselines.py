@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from llmrec_pipeline.collaborative import baskets
 from llmrec_pipeline.interest.data import DailyCounts, Histories, Query
 from llmrec_pipeline.interest.popularity import decayed_counts
 
@@ -81,15 +82,6 @@ def target_baskets(
     found = baskets(histories, counted, n_items)
     filled = np.flatnonzero(np.diff(found.indptr) > 0)
     return found[filled], histories.step_user[filled]
-
-
-def baskets(histories: Histories, kept: npt.NDArray[np.bool_], n_items: int) -> sparse.csr_array:
-    """[S, N] 1 at the items of each step's kept behaviours."""
-    cells = (histories.event_step[kept], histories.item[kept])
-    found = sparse.coo_array((np.ones(int(kept.sum()), dtype=np.float32), cells), shape=(histories.n_steps, n_items)).tocsr()
-    found.sum_duplicates()
-    found.data[:] = 1.0
-    return found
 
 
 def weighted_baskets(of_steps: sparse.csr_array, user: npt.NDArray[np.int64], weight: Double, n_users: int) -> sparse.csr_array:

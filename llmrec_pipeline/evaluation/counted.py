@@ -12,18 +12,21 @@ import numpy.typing as npt
 from scipy import sparse
 
 from llmrec_pipeline.collaborative import (
+    Transitions,
     ease,
+    fit_transitions,
     history_weights,
     item_knn,
     neighbour_matrix,
     neighbours,
+    recent_weights,
     similarity_scores,
     transform,
+    transitions,
 )
 from llmrec_pipeline.collaborative.similarity import gram
 from llmrec_pipeline.config import CollaborativeConfig
 from llmrec_pipeline.evaluation.baselines import TifuKnn, own_scores, popularity, popularity_decayed, tifu_scores, tifu_vectors
-from llmrec_pipeline.evaluation.markov import Transitions, markov_scores, transition_matrix, transitions
 from llmrec_pipeline.evaluation.upcf import UpCf, upcf_scores, user_wise_popularity
 from llmrec_pipeline.interest.data import DailyCounts, Histories, Query
 
@@ -76,7 +79,7 @@ class Counted:
             "popularity_30d": np.broadcast_to(self.recent, shape),
             "popularity_decayed": np.broadcast_to(self.decayed, shape),
             "own_decayed": own_scores(own, self.recent),
-            "markov": markov_scores(past, query, recipe.type_weights, self.transitions),
+            "markov": similarity_scores(recent_weights(past, query, recipe.type_weights, n_items), self.transitions),
             "item_knn": similarity_scores(plain, self.knn),
             **({"ease": similarity_scores(any_type, self.ease)} if self.ease is not None else {}),
             "tifu_knn": tifu_scores(vectors, rows, self.tifu, self.recent, TifuKnn()),
@@ -134,8 +137,7 @@ def _counted(recipe: Recipe, daily: DailyCounts, query: Query, parts: list[_Part
         together = gram(sparse.vstack([part.any_type for part in parts]).tocsr())
     dense = np.count_nonzero(together.diagonal()) <= config.max_dense_items
     similar = neighbour_matrix(neighbours(ease(together, config.ease_l2), config.neighbours), n_items) if dense else None
-    pairs = sum((part.transitions.pairs for part in parts), sparse.csr_array((n_items, n_items), dtype=np.float32))
-    starts = np.sum([part.transitions.starts for part in parts], axis=0)
+    following = fit_transitions((part.transitions for part in parts), n_items, config.neighbours)
     return Counted(
         recipe=recipe,
         query=query,
@@ -148,7 +150,7 @@ def _counted(recipe: Recipe, daily: DailyCounts, query: Query, parts: list[_Part
         shares=sparse.vstack([part.shares for part in parts]).tocsr(),
         knn=neighbour_matrix(knn, n_items),
         ease=similar,
-        transitions=transition_matrix(Transitions(pairs, starts), config.neighbours),
+        transitions=neighbour_matrix(following, n_items),
     )
 
 

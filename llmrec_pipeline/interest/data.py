@@ -164,6 +164,7 @@ class OwnCounts:
     offsets: Int  # [U + 1]
     item: npt.NDArray[np.int32]  # [M] row in the catalogue
     decayed: npt.NDArray[np.float64]  # [M, event types, half-lives]
+    recent: npt.NDArray[np.float64]  # [M, event types] decayed by the user's steps, see `own.py`
     total: npt.NDArray[np.float64]  # [M, event types] plain counts of what stands
 
 

@@ -18,7 +18,9 @@ from llmrec_pipeline.interest.own import OwnItems
 
 Float = npt.NDArray[np.float64]
 
-OWN_TYPE = pa.list_(pa.struct([("item_id", pa.string()), ("decayed", pa.list_(pa.float64())), ("total", pa.list_(pa.float64()))]))
+OWN_TYPE = pa.list_(
+    pa.struct([("item_id", pa.string()), *((name, pa.list_(pa.float64())) for name in ("decayed", "recent", "total"))])
+)
 SCHEMA = pa.schema(
     [
         ("user_id", pa.string()),
@@ -121,6 +123,7 @@ class States:
             [
                 pa.array(self.own.item_id, pa.string()),
                 _lists(self.own.decayed.reshape(len(self.own.item_id), prod(self.own.decayed.shape[1:]))),
+                _lists(self.own.recent),
                 _lists(self.own.total),
             ],
             fields=list(OWN_TYPE.value_type),
@@ -153,7 +156,7 @@ class States:
         rows = own.flatten()
         types, lives = layout.types, layout.repeat_half_lives
         decayed = _matrix(rows.field("decayed"), types * lives, "own.decayed").reshape(-1, types, lives)
-        total = _matrix(rows.field("total"), types, "own.total")
+        recent, total = (_matrix(rows.field(name), types, f"own.{name}") for name in ("recent", "total"))
         lengths = np.diff(own.offsets.to_numpy())
         return States(
             user_ids=_strings(column["user_id"]),
@@ -164,7 +167,7 @@ class States:
             last_day=column["last_day"].to_numpy().copy(),
             last_time=column["last_time"].to_numpy().copy(),
             own=OwnItems(
-                np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), _strings(rows.field("item_id")), decayed, total
+                np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), _strings(rows.field("item_id")), decayed, recent, total
             ),
         )
 
@@ -179,6 +182,7 @@ def _joined(one: States, other: States) -> States:
         np.concatenate([one.own.offsets, one.own.offsets[-1] + other.own.offsets[1:]]),
         np.concatenate([one.own.item_id, other.own.item_id]),
         np.concatenate([one.own.decayed, other.own.decayed]),
+        np.concatenate([one.own.recent, other.own.recent]),
         np.concatenate([one.own.total, other.own.total]),
     )
     return States(**plain, own=own)

@@ -9,6 +9,7 @@ from llmrec_pipeline.recommendation.joint import (
     contributions,
     joint_log_y,
     log_softmax,
+    mixed_similarity,
     standardise,
 )
 from llmrec_pipeline.recommendation.ranking import TopK, top_k
@@ -27,6 +28,7 @@ __all__ = [
     "fit_joint",
     "joint_log_y",
     "log_softmax",
+    "mixed_similarity",
     "standardise",
     "top_k",
 ]

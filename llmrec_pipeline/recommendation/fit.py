@@ -1,6 +1,7 @@
 """Fits the joint model's weights on validation by the mean cross-entropy over target events, in streaming passes (DESIGN 1.5).
 
-Legend: U users of a block, N items, P target events, W x T the grid of (w, tau), L that of lambda, B history buckets.
+Legend: U users of a block, N items, P target events, A x W x T the grid of (share of transitions, w, tau), L that of lambda, B history
+buckets.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from llmrec_pipeline.config import JointConfig
 from llmrec_pipeline.errors import ModelError
-from llmrec_pipeline.recommendation.joint import JointWeights, collaborative_log_s, history_bucket, standardise
+from llmrec_pipeline.recommendation.joint import JointWeights, collaborative_log_s, history_bucket, mixed_similarity, standardise
 from llmrec_pipeline.recommendation.targets import Targets
 
 Float = npt.NDArray[np.floating[Any]]
@@ -24,8 +25,9 @@ class Block:
     """What the fit needs of a block of users as of the start of validation."""
 
     log_p: Float  # [U, N] of the interest model
-    similarity: Float  # [U, N] item-item similarity
+    similarity: Float  # [U, N] item-item similarity by co-occurrence
     own: Float  # [U, N] own decayed counts
+    transition: Float  # [U, N] item-item similarity by transitions
     mask: Bool  # [U, N] True = candidate
     targets: Targets  # target events of the validation period; an item bought twice counts twice
     history_length: npt.NDArray[np.int64]  # [U] steps before validation
@@ -44,7 +46,7 @@ class JointFit:
 
 
 def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> JointFit:
-    """Chooses (w, tau) by s alone, then lambda by history length and theta together; among equals the earlier value of a grid wins.
+    """Chooses the share of transitions, w and tau by s alone, then lambda by history length and theta together; among equals the earlier value of a grid wins.
 
     At theta = 1 a p that is too sure of itself would make every lambda > 0 look worse, for log s sharpens it further: so each
     theta is given its own best lambdas, and the pair with the lowest cross-entropy is taken (ADR 0007).
@@ -64,8 +66,9 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
             f"validation has no target event on a candidate ({masked} on masked items); lengthen evaluation.window_days"
         )
     similarity_grid = sum(_similarity_losses(block, grids) for block in blocks())
-    w, tau = (int(index) for index in np.unravel_index(_best(similarity_grid, "s"), np.shape(similarity_grid)))
+    share, w, tau = (int(index) for index in np.unravel_index(_best(similarity_grid, "s"), np.shape(similarity_grid)))
     weights = JointWeights(
+        cf_transition_weight=grids.cf_transition_weight[share],
         cf_repeat_weight=grids.cf_repeat_weight[w],
         cf_temperature=grids.cf_temperature[tau],
         cf_weight=(1.0,) * (len(grids.history_edges) + 1),
@@ -81,7 +84,7 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
     return JointFit(
         weights=replace(weights, cf_weight=cf_weight, temperature=grids.temperature[theta]),
         cross_entropy_p=float(plain / events),
-        cross_entropy_s=float(np.asarray(similarity_grid)[w, tau] / events),
+        cross_entropy_s=float(np.asarray(similarity_grid)[share, w, tau] / events),
         cross_entropy_y=float(totals[theta] / events),
         target_events=events,
         masked_target_events=masked,
@@ -97,12 +100,17 @@ def _count(blocks: Iterable[Block]) -> tuple[int, int]:
 
 
 def _similarity_losses(block: Block, grids: JointConfig) -> npt.NDArray[np.float64]:
-    """[W, T] summed cross-entropy of s alone."""
-    similar, own = standardise(block.similarity, block.mask), standardise(block.own, block.mask)
-    losses = np.zeros((len(grids.cf_repeat_weight), len(grids.cf_temperature)))
-    for row, w in enumerate(grids.cf_repeat_weight):
-        logits = similar + np.float32(w) * own
-        losses[row] = [_user_losses(logits / np.float32(tau), block).sum() for tau in grids.cf_temperature]
+    """[A, W, T] summed cross-entropy of s alone."""
+    own = standardise(block.own, block.mask)
+    losses = np.zeros((len(grids.cf_transition_weight), len(grids.cf_repeat_weight), len(grids.cf_temperature)))
+    for place, share in enumerate(grids.cf_transition_weight):
+        similar = standardise(mixed_similarity(block.similarity, block.transition, share, block.mask), block.mask)
+        for row, w in enumerate(grids.cf_repeat_weight):
+            if row and not own.any():  # nothing for w to weigh
+                losses[place, row] = losses[place, 0]
+                continue
+            logits = similar + np.float32(w) * own
+            losses[place, row] = [_user_losses(logits / np.float32(tau), block).sum() for tau in grids.cf_temperature]
     return losses
 
 
@@ -110,7 +118,8 @@ def _fusion_losses(
     block: Block, weights: JointWeights, grids: JointConfig
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """[temperatures, B, L] summed cross-entropy of y by history bucket, and [B] users with a target."""
-    log_s = collaborative_log_s(block.similarity, block.own, weights.cf_repeat_weight, weights.cf_temperature, block.mask)
+    similarity = mixed_similarity(block.similarity, block.transition, weights.cf_transition_weight, block.mask)
+    log_s = collaborative_log_s(similarity, block.own, weights.cf_repeat_weight, weights.cf_temperature, block.mask)
     log_s, log_p = np.where(block.mask, log_s, 0), np.where(block.mask, block.log_p, 0)
     bucket = history_bucket(block.history_length, weights.history_edges)
     buckets = len(weights.history_edges) + 1

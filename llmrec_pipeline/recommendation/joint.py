@@ -25,6 +25,7 @@ class JointWeights:
     cf_weight: tuple[float, ...]  # lambda per bucket of history length; len(history_edges) + 1
     history_edges: tuple[int, ...]  # steps; bucket b holds lengths in [history_edges[b - 1], history_edges[b])
     temperature: float  # theta
+    cf_transition_weight: float  # share of transitions in item-item similarity
 
     def __post_init__(self) -> None:
         if len(self.cf_weight) != len(self.history_edges) + 1:
@@ -57,6 +58,7 @@ class JointWeights:
             cf_weight=tuple(float(weight) for weight in values["cf_weight"]),
             history_edges=tuple(int(edge) for edge in values["history_edges"]),
             temperature=float(values["temperature"]),
+            cf_transition_weight=float(values["cf_transition_weight"]),
         )
 
 
@@ -114,6 +116,20 @@ def standardise(scores: Float, mask: Bool) -> Float:
     )
     varies = (high > low)[:, None] & (spread > 0)
     return np.where(varies, centred / np.where(varies, spread, 1.0), 0.0).astype(np.float32)
+
+
+def mixed_similarity(similarity: Float, transition: Float, share: float, mask: Bool) -> Float:
+    """[U, N] item-item similarity of both kinds, (1 - share) z(co-occurrence) + share z(transitions) (DESIGN 1.5).
+
+    Args:
+        similarity: [U, N] by co-occurrence.
+        transition: [U, N] by transitions from the last steps.
+        share: cf_transition_weight; at 0 and at 1 the one kind alone, as it came.
+        mask: [U, N] True = candidate.
+    """
+    if share in (0.0, 1.0):
+        return transition if share else similarity
+    return np.float32(1 - share) * standardise(similarity, mask) + np.float32(share) * standardise(transition, mask)
 
 
 def collaborative_log_s(similarity: Float, own: Float, w: float, tau: float, mask: Bool) -> Float:

@@ -10,7 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from llmrec_pipeline.collaborative import Neighbours, borrow, collaborative_inputs, known_items, neighbour_matrix, own_weights
+from llmrec_pipeline.collaborative import (
+    Neighbours,
+    borrow,
+    collaborative_inputs,
+    compress,
+    known_items,
+    neighbour_matrix,
+    own_recent_weights,
+    own_weights,
+    similarity_scores,
+)
 from llmrec_pipeline.config import CollaborativeConfig, DomainConfig
 from llmrec_pipeline.errors import ConfigError
 from llmrec_pipeline.interest.cancelling import known_types
@@ -26,6 +36,7 @@ from llmrec_pipeline.recommendation.joint import (
     collaborative_log_s,
     contributions,
     log_softmax,
+    mixed_similarity,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -33,10 +44,11 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Similar:
-    """Both halves of s before they are weighed: item-item similarity and own decayed counts, [U, N] each."""
+    """What s is made of before it is weighed: item-item similarity by co-occurrence and by transitions, own decayed counts; [U, N] each."""
 
     similarity: Float32
     own: Float32
+    transition: Float32
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,8 @@ class Scorer:
     catalogue: Catalogue
     text_vectors: Float32  # [texts, D]
     popularity: npt.NDArray[np.float64]  # [N, E, H] decayed counts before the query's day
-    neighbours: Neighbours  # rows in this catalogue
+    neighbours: Neighbours  # by co-occurrence, rows in this catalogue
+    transitions: Neighbours
     weights: JointWeights
     config: CollaborativeConfig
     domain: DomainConfig
@@ -72,10 +85,18 @@ class Scorer:
     @cached_property
     def similar_items(self) -> sparse.csr_array:
         """[N, N] what is owned speaks for what is scored; cold items borrow from their nearest in text."""
+        return self._filled(self.neighbours)
+
+    @cached_property
+    def following_items(self) -> sparse.csr_array:
+        """[N, N] the same by transitions."""
+        return self._filled(self.transitions)
+
+    def _filled(self, found: Neighbours) -> sparse.csr_array:
         text = self.catalogue.vectors(self.text_vectors)
         warm = np.zeros(self.catalogue.n_items, dtype=bool)
-        warm[self.neighbours.item] = True
-        filled = borrow(self.neighbours, text, warm, self.config.cold_neighbours, self.config.neighbours)
+        warm[found.item] = True
+        filled = borrow(found, text, warm, self.config.cold_neighbours, self.config.neighbours)
         return neighbour_matrix(filled, self.catalogue.n_items)
 
     @property
@@ -96,18 +117,22 @@ class Scorer:
         return candidate_mask(self.catalogue.first_day, self.query.day, known, self.domain.repeats, self.blocked), known
 
     def similar(self, own: OwnCounts) -> Similar:
-        """Both halves of s, as of the query."""
+        """What s is made of, as of the query."""
         n_items, half_lives = self.catalogue.n_items, self.model.config.repeat_half_lives
         weights = co_occurrence_weights(own, self.type_weights, n_items, self.config, half_lives)
         place = half_life_position(self.config.own_half_life, half_lives, "own_half_life")
         recent = own_weights(own, self.type_weights, n_items, place)
         similarity, counts = collaborative_inputs(weights, recent, self.similar_items, self.config)
-        return Similar(similarity, counts if self.domain.repeats else np.zeros_like(counts))
+        following = similarity_scores(own_recent_weights(own, self.type_weights, n_items), self.following_items)
+        transition = compress(following, self.config.transition_floor)
+        return Similar(similarity, counts if self.domain.repeats else np.zeros_like(counts), transition)
 
     def at(self, query: Query, popularity: npt.NDArray[np.float64]) -> "Scorer":
         """The same head as of another query; `popularity` [N, E, H] is as of its day."""
         other = replace(self, query=query, popularity=popularity)
-        vars(other).update({name: value for name, value in vars(self).items() if name in ("items", "similar_items")})
+        vars(other).update(
+            {name: value for name, value in vars(self).items() if name in ("items", "similar_items", "following_items")}
+        )
         return other
 
     def score(self, states: States) -> Scores:
@@ -118,9 +143,11 @@ class Scorer:
         """p, s and y from the parts of p's logit and the users' history lengths [U] in steps."""
         mask, known = self.candidates(parts.own)
         found = self.similar(parts.own)
-        log_s = collaborative_log_s(found.similarity, found.own, self.weights.cf_repeat_weight, self.weights.cf_temperature, mask)
-        cf_weight = self.weights.of_users(steps)
-        joint = contributions(parts.short, parts.long, parts.bias, parts.repeat, log_s, cf_weight, self.weights.temperature, mask)
+        weights = self.weights
+        similarity = mixed_similarity(found.similarity, found.transition, weights.cf_transition_weight, mask)
+        log_s = collaborative_log_s(similarity, found.own, weights.cf_repeat_weight, weights.cf_temperature, mask)
+        cf_weight = weights.of_users(steps)
+        joint = contributions(parts.short, parts.long, parts.bias, parts.repeat, log_s, cf_weight, weights.temperature, mask)
         return Scores(mask, known, log_softmax(parts.logits, mask), log_s, joint)
 
 

@@ -1,7 +1,7 @@
 """Trained heads: what train makes and recommend and evaluate load, and the scorer that comes of one."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -57,6 +57,17 @@ def read_head(folder: Path) -> Head:
     return Head(model=load(folder).model, weights=weights, **values)
 
 
+@dataclass(frozen=True)
+class Similarities:
+    """A head's rows of `item_neighbours`, by kind."""
+
+    co_occurrence: Neighbours
+    transition: Neighbours
+
+
+KINDS = tuple(field.name for field in fields(Similarities))
+
+
 def serving_head(run: Run) -> Head:
     """The version that serves, pinned for this run."""
     registry = Registry(run.settings, run.warehouse.table_id("events"))
@@ -66,7 +77,7 @@ def serving_head(run: Run) -> Head:
     return head
 
 
-def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, neighbours: Neighbours) -> Scorer:
+def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, similar: Similarities) -> Scorer:
     """The scorer of a head as of a query.
 
     Raises:
@@ -82,7 +93,8 @@ def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, neighbours
         catalogue=catalogue,
         text_vectors=dataset.text_vectors,
         popularity=popularity_as_of(head.model, dataset.daily, query.day, catalogue.n_items),
-        neighbours=neighbours,
+        neighbours=similar.co_occurrence,
+        transitions=similar.transition,
         weights=head.weights,
         config=settings.pipeline.collaborative,
         domain=settings.domain,
@@ -91,16 +103,20 @@ def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, neighbours
     )
 
 
-def read_neighbours(run: Run, head_version: str, catalogue: Catalogue) -> Neighbours:
+def read_neighbours(run: Run, head_version: str, catalogue: Catalogue) -> Similarities:
     """The head's rows of `item_neighbours`, as rows of the catalogue.
 
     Raises:
         ModelError: the head has none.
     """
     rows = run.read("item_neighbours").filter(F.col("head_version") == head_version)
-    found = rows.select("item_id", "neighbour_id", "weight").toArrow()
+    found = rows.select("kind", "item_id", "neighbour_id", "weight").toArrow()
     if not len(found):
         raise ModelError(f"item_neighbours holds no row of head_version {head_version}; run jobs/train.py, which completes it")
+    return Similarities(**{kind: _neighbours(found.filter(pc.field("kind") == kind), catalogue) for kind in KINDS})
+
+
+def _neighbours(found: pa.Table, catalogue: Catalogue) -> Neighbours:
     item, neighbour = (_positions(found[name], catalogue) for name in ("item_id", "neighbour_id"))
     keep = (item >= 0) & (neighbour >= 0)
     order = np.lexsort((neighbour[keep], item[keep]))

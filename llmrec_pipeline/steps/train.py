@@ -8,15 +8,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.collaborative import Neighbours, fit_neighbours
+from llmrec_pipeline.collaborative import Neighbours, fit_neighbours, fit_transitions, transitions
+from llmrec_pipeline.config import Settings
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.evaluation.windows import Window, window_ending
 from llmrec_pipeline.interest.artefacts import save
 from llmrec_pipeline.interest.carrying import advance
-from llmrec_pipeline.interest.data import Histories, Query
+from llmrec_pipeline.interest.data import Catalogue, Histories, Query
 from llmrec_pipeline.interest.held_out import held_out_between
 from llmrec_pipeline.interest.own import own_counts
 from llmrec_pipeline.interest.state import States
@@ -27,7 +29,7 @@ from llmrec_pipeline.recommendation.scorer import Scorer, co_occurrence_weights
 from llmrec_pipeline.registry import Registry, write_json
 from llmrec_pipeline.steps.dataset import Dataset, day_number, day_of, load_dataset, scratch, sequences_before
 from llmrec_pipeline.steps.encoders import standing_encoder
-from llmrec_pipeline.steps.heads import JOINT_FILE, Head, make_scorer, query_at, read_head
+from llmrec_pipeline.steps.heads import JOINT_FILE, KINDS, Head, Similarities, make_scorer, query_at, read_head
 from llmrec_pipeline.steps.states import advance_states
 from llmrec_pipeline.steps.versions import data_versions, head_version, state_version
 from llmrec_pipeline.tables import ITEM_NEIGHBOURS
@@ -64,7 +66,7 @@ def train(run: Run) -> None:
         with run.stage("fit"):
             fit = _fit_joint(run, trained, dataset, histories, window)
             found = Head(trained.model, fit.weights, head, state, encoder_id, window.validation_start, window.start)
-            neighbours = neighbours_before(run, dataset, histories, window.start, trained)
+            neighbours = neighbours_before(settings, dataset.catalogue, histories, query_at(window.start, settings.domain))
         with TemporaryDirectory() as folder:
             uri = _log(run, registry, mlflow, found, trained, fit, Path(folder))
         _complete(run, found, (dataset, neighbours), last)
@@ -134,18 +136,22 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
     return trained
 
 
-def neighbours_before(run: Run, dataset: Dataset, histories: Histories, day: int, trained: TrainedModel) -> Neighbours:
-    """Item neighbours from all behaviours of dates before `day`, by the configured recipe."""
-    settings, n_items = run.settings, dataset.catalogue.n_items
-    half_lives, query = trained.model.config.repeat_half_lives, query_at(day, settings.domain)
-    type_weights = [kind.weight for kind in settings.domain.event_types.values()]
-
-    def blocks() -> Iterator[Any]:
-        for block in user_slices(histories, settings.pipeline.recommend.block_users):
-            own = own_counts(block, query, half_lives, len(type_weights), dataset.catalogue)
-            yield co_occurrence_weights(own, type_weights, n_items, settings.pipeline.collaborative, half_lives)
-
-    return fit_neighbours(blocks(), n_items, settings.pipeline.collaborative)
+def neighbours_before(settings: Settings, catalogue: Catalogue, histories: Histories, query: Query) -> Similarities:
+    """Item neighbours of both kinds from all behaviours before the query, by the configured recipe."""
+    collaborative, half_lives = settings.pipeline.collaborative, settings.pipeline.interest.repeat_half_lives
+    kinds, size, n_items = list(settings.domain.event_types.values()), settings.pipeline.recommend.block_users, catalogue.n_items
+    weights, is_target = [kind.weight for kind in kinds], [kind.target for kind in kinds]
+    together = (
+        co_occurrence_weights(
+            own_counts(block, query, half_lives, len(kinds), catalogue), weights, n_items, collaborative, half_lives
+        )
+        for block in user_slices(histories, size)
+    )
+    following = (transitions(block, query, weights, is_target, n_items) for block in user_slices(histories, size))
+    return Similarities(
+        co_occurrence=fit_neighbours(together, n_items, collaborative),
+        transition=fit_transitions(following, n_items, collaborative.neighbours),
+    )
 
 
 def user_slices(histories: Histories, users: int) -> Iterator[Histories]:
@@ -170,10 +176,15 @@ def states_at(scorer: Scorer, histories: Histories, query: Query) -> States:
 def _fit_joint(run: Run, trained: TrainedModel, dataset: Dataset, histories: Histories, window: Window) -> JointFit:
     """Fits w, tau, lambda and theta on the validation period, with everything counted as of its start."""
     settings, query = run.settings, query_at(window.validation_start, run.settings.domain)
-    neighbours = neighbours_before(run, dataset, histories, window.validation_start, trained)
+    neighbours = neighbours_before(settings, dataset.catalogue, histories, query)
     edges = settings.pipeline.joint.history_edges
     neutral = JointWeights(
-        cf_repeat_weight=0.0, cf_temperature=1.0, cf_weight=(0.0,) * (len(edges) + 1), history_edges=edges, temperature=1.0
+        cf_repeat_weight=0.0,
+        cf_temperature=1.0,
+        cf_weight=(0.0,) * (len(edges) + 1),
+        history_edges=edges,
+        temperature=1.0,
+        cf_transition_weight=0.0,
     )
     head = Head(trained.model, neutral, "", "", dataset.encoder_id, window.validation_start, window.start)
     scorer = make_scorer(run, head, dataset, query, neighbours)
@@ -190,7 +201,15 @@ def _block(scorer: Scorer, users: Histories, window: Window) -> Block:
     mask, _ = scorer.candidates(parts.own)
     found = scorer.similar(parts.own)
     targets = targets_between(users, window.validation_start, window.start, scorer.is_target)
-    return Block(log_softmax(parts.logits, mask), found.similarity, found.own, mask, targets, states.steps)
+    return Block(
+        log_p=log_softmax(parts.logits, mask),
+        similarity=found.similarity,
+        own=found.own,
+        transition=found.transition,
+        mask=mask,
+        targets=targets,
+        history_length=states.steps,
+    )
 
 
 def _log(run: Run, registry: Registry, mlflow: Any, head: Head, trained: TrainedModel, fit: JointFit, folder: Path) -> str:
@@ -210,7 +229,7 @@ def _log(run: Run, registry: Registry, mlflow: Any, head: Head, trained: Trained
     return registry.log_folder(folder)
 
 
-def _complete(run: Run, head: Head, fitted: tuple[Dataset, Neighbours] | None, last: int) -> None:
+def _complete(run: Run, head: Head, fitted: tuple[Dataset, Similarities] | None, last: int) -> None:
     """Writes what the version still lacks: its neighbours, and the states up to the run's day."""
     if fitted:
         with run.stage("neighbours"):
@@ -219,14 +238,19 @@ def _complete(run: Run, head: Head, fitted: tuple[Dataset, Neighbours] | None, l
         advance_states(run, head.model, load_dataset(run, last + 1), head.state_version, last + 1)
 
 
-def _write_neighbours(run: Run, head: Head, dataset: Dataset, neighbours: Neighbours) -> None:
+def _write_neighbours(run: Run, head: Head, dataset: Dataset, found: Similarities) -> None:
     import pandas as pd
 
-    ids = dataset.catalogue.item_ids
-    rows = pd.DataFrame({"item_id": ids[neighbours.item], "neighbour_id": ids[neighbours.neighbour], "weight": neighbours.weight})
+    rows = pd.concat([_rows(kind, getattr(found, kind), dataset.catalogue.item_ids) for kind in KINDS])
     df = run.spark.createDataFrame(rows).withColumns(
         {"head_version": F.lit(head.head_version), "trained_until": F.lit(day_of(head.start))}
     )
     typed = df.withColumn("weight", F.col("weight").cast("float")).select(*ITEM_NEIGHBOURS.column_names)
     run.counts["neighbours"] = run.warehouse.insert_new("item_neighbours", typed, f"t.head_version = '{head.head_version}'")
     run.wrote("item_neighbours")
+
+
+def _rows(kind: str, found: Neighbours, ids: npt.NDArray[np.str_]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame({"kind": kind, "item_id": ids[found.item], "neighbour_id": ids[found.neighbour], "weight": found.weight})

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from llmrec_pipeline.collaborative import history_weights, known_items, own_weights, recent_weights, transform
+from llmrec_pipeline.collaborative import history_weights, known_items, own_recent_weights, own_weights, recent_weights, transform
 from llmrec_pipeline.errors import InputError
-from llmrec_pipeline.interest.data import Histories, OwnCounts, Query
+from llmrec_pipeline.interest.data import Catalogue, Histories, OwnCounts, Query
+from llmrec_pipeline.interest.own import ONE_STEP, own_counts
 
 # two users; user a: day 0 items 0, 1; day 10 items 0 (twice); user b: day 20 item 2 and an item that the catalogue lacks
 HISTORIES = Histories(
@@ -24,6 +25,7 @@ OWN = OwnCounts(
     offsets=np.array([0, 2, 3]),
     item=np.array([0, 1, 2], dtype=np.int32),
     decayed=np.array([[[1.5, 2.5], [0.0, 0.0]], [[0.0, 0.0], [0.25, 0.5]], [[1.0, 1.0], [0.0, 0.0]]]),
+    recent=np.array([[2.0, 0.0], [0.0, 0.5], [1.0, 0.0]]),
     total=np.array([[3.0, 0.0], [0.0, 1.0], [1.0, 0.0]]),
 )
 
@@ -40,8 +42,17 @@ def test_history_weights_count_plainly_without_half_life() -> None:
 
 
 def test_recent_weights_count_steps_and_not_days() -> None:
-    weights = recent_weights(HISTORIES, Query(15.0, 15), [1.0, 1.0], 3, 0.5)
-    assert weights.toarray().tolist() == [[0.5 + 1.0 + 1.0, 0.5, 0.0], [0.0, 0.0, 0.0]]
+    weights = recent_weights(HISTORIES, Query(15.0, 15), [1.0, 1.0], 3)
+    assert weights.toarray() == pytest.approx(np.array([[ONE_STEP + 1.0 + 1.0, ONE_STEP, 0.0], [0.0, 0.0, 0.0]]))
+
+
+def test_recent_weights_from_histories_equal_those_carried() -> None:
+    catalogue = Catalogue(np.array(["x", "y", "z"]), np.zeros(3, dtype=np.int32), np.zeros(3, dtype=np.int32))
+    query = Query(25.0, 25)
+    own = own_counts(HISTORIES, query, (7.0,), 2, catalogue)
+    carried = own_recent_weights(own, [1.0, 0.5], 3)
+    assert carried.toarray() == pytest.approx(recent_weights(HISTORIES, query, [1.0, 0.5], 3).toarray())
+    assert carried.nnz == 3
 
 
 def test_own_weights_read_one_half_life_or_plain_counts() -> None:

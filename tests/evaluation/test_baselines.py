@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from basket_cases import histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
 from llmrec_pipeline.evaluation.baselines import TifuKnn, own_scores, popularity, tifu_scores, tifu_vectors
-from llmrec_pipeline.interest.data import DailyCounts, Histories, Query
+from llmrec_pipeline.interest.data import DailyCounts, Query
 
 DAILY = DailyCounts(
     day=np.array([0, 5, 9, 9, 10], dtype=np.int32),
@@ -27,25 +28,6 @@ def test_popularity_counts_target_events_before_the_day_and_within_the_period() 
 def test_own_counts_fall_back_to_popularity_for_users_without_history() -> None:
     own = sparse.csr_array(np.array([[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]]))
     assert own_scores(own, np.array([5.0, 1.0, 0.0])).tolist() == [[0.0, 2.0, 0.0], [5.0, 1.0, 0.0]]
-
-
-def histories(baskets: list[list[list[int]]]) -> Histories:
-    """One user per entry, one day per basket."""
-    steps = [basket for user in baskets for basket in user]
-    days = [day for user in baskets for day, _ in enumerate(user)]
-    events = sum(len(basket) for basket in steps)
-    return Histories(
-        user_ids=np.array([f"u{number}" for number in range(len(baskets))]),
-        step_offsets=np.concatenate([[0], np.cumsum([len(user) for user in baskets])]).astype(np.int64),
-        step_day=np.array(days, dtype=np.int32),
-        step_time=np.array(days, dtype=np.float64),
-        step_session=np.zeros(len(steps), dtype=bool),
-        event_offsets=np.concatenate([[0], np.cumsum([len(basket) for basket in steps])]).astype(np.int64),
-        item=np.array([item for basket in steps for item in basket], dtype=np.int32),
-        event_type=np.zeros(events, dtype=np.int8),
-        text=np.zeros(events, dtype=np.int32),
-        quantity=np.ones(events, dtype=np.float32),
-    )
 
 
 def slow_vector(baskets: list[list[int]], n_items: int, params: TifuKnn) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_baselines import histories
+from basket_cases import histories
 
 from llmrec_pipeline.config import CollaborativeConfig
 from llmrec_pipeline.evaluation.counted import Counted, Recipe, count

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from basket_cases import histories
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from test_baselines import baskets_of_users, histories
+from test_baselines import baskets_of_users
 
 from llmrec_pipeline.evaluation import upcf
 from llmrec_pipeline.evaluation.upcf import UpCf, upcf_scores, user_wise_popularity

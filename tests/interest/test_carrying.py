@@ -32,6 +32,7 @@ def assert_same(one: States, other: States) -> None:
     assert one.own.item_id.tolist() == other.own.item_id.tolist()
     assert one.own.offsets.tolist() == other.own.offsets.tolist()
     np.testing.assert_allclose(one.own.decayed, other.own.decayed, rtol=1e-9)
+    np.testing.assert_allclose(one.own.recent, other.own.recent, rtol=1e-9)
     np.testing.assert_array_equal(one.own.total, other.own.total)
 
 

@@ -7,6 +7,7 @@ from llmrec_pipeline.interest.data import Catalogue, Histories, OwnCounts, Query
 from llmrec_pipeline.interest.own import OwnItems, advance_own, own_before_steps, own_counts
 
 LIVES = (4.0, 8.0)
+STEP_BEFORE = round(2**-0.5, 9)  # weight of a step that is the last but one
 
 
 def items(*ids: str) -> Catalogue:
@@ -14,9 +15,11 @@ def items(*ids: str) -> Catalogue:
     return Catalogue(np.array(ids, dtype=np.str_), np.zeros(len(ids), dtype=np.int32), rows)
 
 
-def as_dict(own: OwnCounts, row: int) -> dict[int, tuple[list[list[float]], list[float]]]:
+def as_dict(own: OwnCounts, row: int) -> dict[int, tuple[list[list[float]], list[float], list[float]]]:
     rows = range(own.offsets[row], own.offsets[row + 1])
-    return {int(own.item[j]): (own.decayed[j].round(9).tolist(), own.total[j].tolist()) for j in rows}
+    return {
+        int(own.item[j]): (own.decayed[j].round(9).tolist(), own.recent[j].round(9).tolist(), own.total[j].tolist()) for j in rows
+    }
 
 
 def test_own_counts_are_by_item_type_and_half_life_as_of_the_query() -> None:
@@ -24,8 +27,8 @@ def test_own_counts_are_by_item_type_and_half_life_as_of_the_query() -> None:
     own = own_counts(histories, Query(18.0, 18), LIVES, 2, items("x", "y", "z"))
     # item 1 bought at ages 8 and 4; item 2 viewed at age 8; the step at 30 lies after the query, item -1 is nobody's
     assert as_dict(own, 0) == {
-        1: ([[0.25 + 0.5, round(0.5 + 2**-0.5, 9)], [0.0, 0.0]], [2.0, 0.0]),
-        2: ([[0.0, 0.0], [0.25, 0.5]], [0.0, 1.0]),
+        1: ([[0.25 + 0.5, round(0.5 + 2**-0.5, 9)], [0.0, 0.0]], [STEP_BEFORE + 1, 0.0], [2.0, 0.0]),
+        2: ([[0.0, 0.0], [0.25, 0.5]], [0.0, STEP_BEFORE], [0.0, 1.0]),
     }
     assert own.offsets.tolist() == [0, 2, 2]
 
@@ -35,8 +38,8 @@ def test_counts_before_a_step_leave_that_step_out() -> None:
     own = own_before_steps(histories, np.array([True, False, True]), LIVES, 2)
     assert own.offsets.tolist() == [0, 0, 2]  # nothing before the first step, two items before the third
     assert as_dict(own, 1) == {
-        1: ([[0.25 + 0.5, round(0.5 + 2**-0.5, 9)], [0.0, 0.0]], [2.0, 0.0]),
-        0: ([[0.0, 0.0], [0.5, round(2**-0.5, 9)]], [0.0, 1.0]),
+        1: ([[0.25 + 0.5, round(0.5 + 2**-0.5, 9)], [0.0, 0.0]], [STEP_BEFORE + 1, 0.0], [2.0, 0.0]),
+        0: ([[0.0, 0.0], [0.5, round(2**-0.5, 9)]], [0.0, 1.0], [0.0, 1.0]),
     }
 
 

@@ -163,18 +163,18 @@ def test_mask_keeps_known_items_only_where_items_repeat() -> None:
 
 
 def test_weights_survive_the_way_through_a_dict_and_pick_lambda_by_history() -> None:
-    weights = JointWeights(2.0, 0.5, (0.1, 0.2, 0.3), (2, 5), 1.2)
+    weights = JointWeights(2.0, 0.5, (0.1, 0.2, 0.3), (2, 5), 1.2, 0.25)
     assert JointWeights.from_dict(weights.to_dict()) == weights
     assert weights.of_users([0, 1, 2, 4, 5, 50]).tolist() == [0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
 
 
 def test_broken_weights_are_refused() -> None:
-    good = JointWeights(2.0, 0.5, (0.1, 0.2, 0.3), (2, 5), 1.2).to_dict()
+    good = JointWeights(2.0, 0.5, (0.1, 0.2, 0.3), (2, 5), 1.2, 0.25).to_dict()
     with pytest.raises(ModelError, match="'temperature' is missing"):
         JointWeights.from_dict({key: value for key, value in good.items() if key != "temperature"})
     with pytest.raises(ModelError, match="'temprature' is unknown; did you mean 'temperature'"):
         JointWeights.from_dict(good | {"temprature": 1.0})
     with pytest.raises(ModelError, match="cf_weight has 1 values for 2 history_edges"):
-        JointWeights(2.0, 0.5, (0.1,), (2, 5), 1.2)
+        JointWeights(2.0, 0.5, (0.1,), (2, 5), 1.2, 0.25)
     with pytest.raises(ModelError, match="must be > 0"):
-        JointWeights(2.0, 0.0, (0.1,), (), 1.2)
+        JointWeights(2.0, 0.0, (0.1,), (), 1.2, 0.25)

@@ -1,21 +1,22 @@
-"""First-order transitions between the items of neighbouring steps, as a recommender (the Markov chain for sets of Rendle et al. 2010,
-"Factorizing personalized Markov chains for next-basket recommendation", before it is factorised).
+"""First-order transitions between the items of neighbouring steps: order where co-occurrence has none.
 
-Legend: U users of a block, N items, S steps.
+The Markov chain for sets of Rendle et al. 2010, "Factorizing personalized Markov chains for next-basket recommendation", before it is
+factorised; scored from the last steps, one weighing `own.ONE_STEP` of the one after it.
+
+Legend: N items, S steps.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from llmrec_pipeline.collaborative import neighbour_matrix, neighbours, recent_weights
-from llmrec_pipeline.evaluation.baselines import baskets
+from llmrec_pipeline.collaborative.interactions import baskets
+from llmrec_pipeline.collaborative.neighbours import Neighbours, neighbours
 from llmrec_pipeline.interest.data import Histories, Query
 
-Single = npt.NDArray[np.float32]
-STEP_DECAY = 0.7  # weight of a step against the one after it
 SHRINKAGE = 5.0  # added to the transitions seen from an item; damps items with few
 
 
@@ -52,25 +53,19 @@ def transitions(
     return Transitions(pairs, np.asarray(earlier.sum(axis=0), dtype=np.float64))
 
 
-def transition_matrix(found: Transitions, k: int) -> sparse.csr_array:
-    """[N, N] share of an item's transitions that lead to each target item, shrunk; the k largest of each row.
+def fit_transitions(blocks: Iterable[Transitions], n_items: int, k: int) -> Neighbours:
+    """The share of an item's transitions that lead to each target item, shrunk.
 
     Args:
-        found: transitions of all users.
-        k: items kept per row; bounds the memory to 12 bytes * N * k.
+        blocks: transitions of all users, in one order: the same order gives the same bits.
+        n_items: N.
+        k: items kept per item that they follow on.
     """
-    pairs = found.pairs.astype(np.float64)
-    pairs.data /= np.repeat(found.starts + SHRINKAGE, np.diff(pairs.indptr))
-    return neighbour_matrix(neighbours(pairs.T.tocsr(), k), len(found.starts)).T.tocsr()
-
-
-def markov_scores(
-    histories: Histories, query: Query, type_weights: npt.ArrayLike, matrix: sparse.csr_array
-) -> npt.NDArray[np.float32]:
-    """[U, N] transitions from the items of the last steps, a step weighing STEP_DECAY of the one after it.
-
-    At a decay of 0 it is the Markov chain for sets of Rendle et al. 2010 up to the size of the last step, which moves no order.
-    """
-    recent = recent_weights(histories, query, type_weights, matrix.shape[0], STEP_DECAY)
-    scores: Single = (recent @ matrix).toarray().astype(np.float32)
-    return scores
+    pairs, starts = sparse.csr_array((n_items, n_items), dtype=np.float64), np.zeros(n_items)
+    for block in blocks:
+        pairs, starts = pairs + block.pairs, starts + block.starts
+    shares = pairs.tocsr()
+    shares.data = shares.data / np.repeat(starts + SHRINKAGE, np.diff(shares.indptr))
+    kept = neighbours(shares.T.tocsr(), k)  # its `item` is what is followed on
+    order = np.lexsort((kept.item, kept.neighbour))
+    return Neighbours(kept.neighbour[order], kept.item[order], kept.weight[order])

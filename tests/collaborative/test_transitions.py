@@ -2,15 +2,28 @@
 
 import numpy as np
 import pytest
+from basket_cases import histories
 from scipy import sparse
-from test_baselines import histories
 
-from llmrec_pipeline.evaluation.markov import SHRINKAGE, STEP_DECAY, Transitions, markov_scores, transition_matrix, transitions
+from llmrec_pipeline.collaborative import (
+    Transitions,
+    fit_transitions,
+    neighbour_matrix,
+    recent_weights,
+    similarity_scores,
+    transitions,
+)
+from llmrec_pipeline.collaborative.transitions import SHRINKAGE
 from llmrec_pipeline.interest.data import Query
+from llmrec_pipeline.interest.own import ONE_STEP
 
 LATER = Query(100.0, 100)
 # user 0: {0, 1} -> {2}; user 1: {0} -> {1, 2} -> {0}; user 2: one step, no transition
 THREE = histories([[[0, 1], [2]], [[0], [1, 2], [0]], [[2]]])
+
+
+def transition_matrix(found: Transitions, k: int) -> sparse.csr_array:
+    return neighbour_matrix(fit_transitions([found], len(found.starts), k), len(found.starts))
 
 
 def test_transitions_are_pairs_of_neighbouring_steps_of_one_user() -> None:
@@ -52,5 +65,5 @@ def test_what_stays_equals_a_sort_of_each_row() -> None:
 def test_scores_come_from_the_last_steps_a_nearer_one_weighing_more() -> None:
     matrix = sparse.csr_array(np.array([[0.0, 0.5, 0.0], [0.0, 0.0, 0.25], [0.0, 0.0, 0.0]]))
     past = histories([[[0], [1]], [[2]], []])
-    scores = markov_scores(past, LATER, [1.0], matrix)
-    assert scores == pytest.approx(np.array([[0.0, 0.5 * STEP_DECAY, 0.25], [0.0] * 3, [0.0] * 3]))
+    scores = similarity_scores(recent_weights(past, LATER, [1.0], 3), matrix)
+    assert scores == pytest.approx(np.array([[0.0, 0.5 * ONE_STEP, 0.25], [0.0] * 3, [0.0] * 3]))
