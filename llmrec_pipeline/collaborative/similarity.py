@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 from scipy import linalg, sparse
+from threadpoolctl import threadpool_limits
 
 from llmrec_pipeline.collaborative.interactions import transform
 from llmrec_pipeline.collaborative.neighbours import Neighbours, neighbours
@@ -15,6 +16,7 @@ from llmrec_pipeline.config import CollaborativeConfig
 from llmrec_pipeline.errors import InputError
 
 Float = npt.NDArray[np.float64]
+THREADED_ITEMS = 12_000  # OpenBLAS 0.3.30 ends the process in dpotrf of 16,000 items on two threads; on one it does not
 
 
 def gram(weights: sparse.csr_array) -> sparse.csr_array:
@@ -42,8 +44,9 @@ def ease(gram: sparse.csr_array, l2: float) -> Float:
     warm = np.flatnonzero(gram.diagonal() > 0)  # an item that nobody has has no weights: leave it out of the solve
     dense = np.asfortranarray(gram[warm][:, warm].toarray(), dtype=np.float64)
     dense[np.diag_indices_from(dense)] += l2
-    factor, failed = linalg.lapack.dpotrf(dense, lower=1, overwrite_a=1)
-    inverse, failed = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1) if not failed else (factor, failed)
+    with threadpool_limits(1 if len(warm) > THREADED_ITEMS else None, user_api="blas"):
+        factor, failed = linalg.lapack.dpotrf(dense, lower=1, overwrite_a=1)
+        inverse, failed = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1) if not failed else (factor, failed)
     if failed:
         raise InputError(f"EASE could not invert the co-occurrence (LAPACK code {failed}); raise ease_l2 above {l2}")
     inverse = np.tril(inverse) + np.tril(inverse, -1).T

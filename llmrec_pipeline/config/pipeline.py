@@ -119,7 +119,10 @@ class CollaborativeConfig(Section):
     half_life: PositiveFloat | None = Field(None, description="days; decay of counts in co-occurrence; null: none")
     ease_l2: PositiveFloat = Field(300.0, description="ridge of EASE, in interactions; 1,000 is 0.003 nats behind on retail")
     knn_shrinkage: NonNegative = Field(20.0, description="item-kNN: added to the cosine's denominator; damps rare pairs")
-    max_dense_items: PositiveInt = Field(20_000, description="most items with events for the dense solve (8 bytes * n^2)")
+    max_dense_items: PositiveInt = Field(
+        12_000,
+        description="most items with events for the dense solve: three arrays of 8 bytes * n^2, some 20 s on two cores at 12,000",
+    )
     neighbours: PositiveInt = Field(200, description="weights kept per item; all of them gain 0.014 nats and no NDCG on retail")
     similarity_floor: PositiveFloat = Field(
         0.03, description="similarity enters s as log(1 + max(similarity, 0) / floor): linear below the floor, log odds above it"
