@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.cli import run_step
+from llmrec_pipeline.cli import evaluate_job, run_step
 from llmrec_pipeline.errors import ModelError, TableError
 from llmrec_pipeline.registry import Registry
 from llmrec_pipeline.steps.heads import JOINT_FILE
@@ -167,3 +167,10 @@ def test_a_warehouse_has_champions_of_its_own_and_the_newest_serves_until_there_
     assert "champion" not in aliases(clicks_copy)
     with pytest.raises(ModelError, match=r"version 7 of model .* is not registered any more"):
         other.numbered("7")
+
+
+def test_promote_and_rollback_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        evaluate_job("evaluate")(["--promote", "--rollback"])
+    assert stopped.value.code == 2
+    assert "exclude each other" in capsys.readouterr().err
