@@ -45,14 +45,14 @@ def tag(path, head: str, name: str) -> str | None:
     return registry_of(path).find(head).tags.get(name)
 
 
-def register(path, head: str, state: str | None = None, **weights: object) -> str:
-    """A copy of the version of the fixture, with its neighbours, under another head_version; some joint weights changed."""
+def register(path, head: str, *, weights: dict[str, object] | None = None, **named: str) -> str:
+    """A copy of the fixture's version, with its neighbours, under another head_version; some joint weights and names changed."""
     registry = registry_of(path)
     first = registry.numbered("1")
     with registry.files(first) as files, TemporaryDirectory() as folder:
         shutil.copytree(files, folder, dirs_exist_ok=True)
         joint = json.loads((Path(folder) / JOINT_FILE).read_text())
-        joint |= {"head_version": head, "state_version": state or joint["state_version"], "weights": joint["weights"] | weights}
+        joint |= {"head_version": head, "weights": joint["weights"] | (weights or {}), **named}
         (Path(folder) / JOINT_FILE).write_text(json.dumps(joint))
         with registry.run("copy") as mlflow:
             uri = registry.log_folder(Path(folder))
@@ -60,6 +60,16 @@ def register(path, head: str, state: str | None = None, **weights: object) -> st
     neighbours = path.warehouse.read("item_neighbours").filter(F.col("head_version") == first.tags["head_version"])
     path.warehouse.append("item_neighbours", neighbours.withColumn("head_version", F.lit(head)))
     return head
+
+
+def copy_encoder(path, encoder_id: str) -> None:
+    """The warehouse's encoder and its vectors once more, under another id that no config means."""
+    for name, columns in (
+        ("encoders", {"encoder_id": encoder_id, "config_hash": encoder_id}),
+        ("text_embeddings", {"encoder_id": encoder_id}),
+    ):
+        rows = path.warehouse.read(name)
+        path.warehouse.append(name, rows.withColumns({column: F.lit(value) for column, value in columns.items()}))
 
 
 class Fault(Exception):
@@ -91,7 +101,7 @@ def test_from_the_first_champion_to_a_better_one_and_back(clicks_copy, monkeypat
     with pytest.raises(ModelError, match=r"version 1 of .* is the first champion and has no predecessor"):
         run_step("rollback", path.settings())
 
-    equal = register(path, "equal", state="equal state")
+    equal = register(path, "equal", state_version="equal state")
     path.run("recommend")  # a challenger serves nobody
     assert served(path) == {first}
     with monkeypatch.context() as patch:
@@ -127,26 +137,28 @@ def test_from_the_first_champion_to_a_better_one_and_back(clicks_copy, monkeypat
 
 def test_a_worse_or_broken_challenger_is_refused_and_nothing_that_serves_changes(clicks_copy) -> None:
     path = clicks_copy
-    first = registry_of(path).newest().tags["head_version"]
-    promote(path)
+    served_now = served(path)
+    copy_encoder(path, "before")
+    champion = register(path, "champion of another encoder", encoder_id="before")
+    registry_of(path).set_alias("champion", registry_of(path).newest())
     before, lists = watched(path), pl.read_delta(path.warehouse.path("recommendations"))
-    worse = register(path, "worse", cf_weight=[-5.0] * 4)
+    worse = register(path, "worse", weights={"cf_weight": [-5.0] * 4})
     assert promote(path).counts["promoted"] == 0
     refusal = tag(path, worse, "promotion")
     assert refusal.startswith("refused: ")
     assert "NDCG@10 of all is 0." in refusal
-    assert aliases(path) == {"champion": first, "challenger": worse}
-    assert served(path) == {first}
+    assert aliases(path) == {"champion": champion, "challenger": worse}
+    assert served(path) == served_now
     assert pl.read_delta(path.warehouse.path("recommendations")).equals(lists)
     after = watched(path)
     assert after == before | {"evaluation": before["evaluation"] + 1}
     assert promote(path).counts["promoted"] == 0
     assert watched(path) == after
 
-    broken = register(path, "broken", temperature=float("nan"))
+    broken = register(path, "broken", weights={"temperature": float("nan")})
     assert promote(path).counts["promoted"] == 0
     assert tag(path, broken, "promotion") == "refused: the challenger gives scores that are not finite"
-    assert aliases(path) == {"champion": first, "challenger": broken}
+    assert aliases(path) == {"champion": champion, "challenger": broken}
     with pytest.raises(TableError, match=r"lists as of 2019-11-05 .* later than the end of 2019-11-01.*leave out --day"):
         promote(path, "day='2019-11-01'")
     assert watched(path) == after
