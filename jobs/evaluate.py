@@ -1,11 +1,11 @@
-"""Measures the joint model against its parts and the baselines: table evaluation.
+"""Measures the newest model against its parts and the baselines: table evaluation. With --promote it lets it serve, if it is not worse.
 
-spark-submit jobs/evaluate.py [--domain NAME] [--day YYYY-MM-DD] [--set key=value ...]
+spark-submit jobs/evaluate.py [--promote | --rollback] [--domain NAME] [--day YYYY-MM-DD] [--set key=value ...]
 """
 
-from llmrec_pipeline.cli import job
+from llmrec_pipeline.cli import evaluate_job
 
-main = job("evaluate", __doc__)
+main = evaluate_job(__doc__)
 
 if __name__ == "__main__":
     main()

@@ -57,6 +57,10 @@ KindOption = Annotated[
 OutOption = Annotated[str, typer.Option("--out", metavar="FOLDER", help="folder to make; encoder.source may then name it")]
 LayersOption = Annotated[int | None, typer.Option("--layers", min=1, help="of a pruned tier")]
 DimensionsOption = Annotated[int | None, typer.Option("--dimensions", min=1, help="of a tier of kind pca or matryoshka")]
+PromoteOption = Annotated[
+    bool, typer.Option("--promote", help="make the newest version the champion, if it is proven not worse than the one that is")
+]
+RollbackOption = Annotated[bool, typer.Option("--rollback", help="make the champion's predecessor the champion again")]
 RebuildOption = Annotated[
     bool, typer.Option("--rebuild", help="read the sources again and replace the tables (after a change of mapping or templates)")
 ]
@@ -128,6 +132,27 @@ def compress_job(description: str | None) -> "Main":
     ) -> None:
         overrides = overrides_of(set_, None)
         run_jobs(("compress",), config, domain, overrides, debug=debug, kind=kind, out=out, layers=layers, dimensions=dimensions)
+
+    command.__doc__ = description
+    return main_of(command)
+
+
+def evaluate_job(description: str | None) -> "Main":
+    """The `main(argv)` of evaluate, which also says which version serves."""
+
+    def command(
+        config: ConfigOption = "conf/pipeline.yaml",
+        domain: DomainOption = None,
+        set_: SetOption = None,
+        day: DayOption = None,
+        promote: PromoteOption = False,
+        rollback: RollbackOption = False,
+        debug: DebugOption = False,
+    ) -> None:
+        if promote and rollback:
+            raise typer.BadParameter("--promote and --rollback exclude each other; name one of them")
+        name = "promote" if promote else "rollback" if rollback else "evaluate"
+        run_jobs((name,), config, domain, overrides_of(set_, day), debug=debug)
 
     command.__doc__ = description
     return main_of(command)

@@ -13,6 +13,7 @@ from llmrec_pipeline.config.pipeline import (
     JointConfig,
     PipelineConfig,
     PrecisionName,
+    PromotionConfig,
 )
 from llmrec_pipeline.config.source import FilesConfig, SourceConfig
 
@@ -30,6 +31,7 @@ __all__ = [
     "ListConfig",
     "PipelineConfig",
     "PrecisionName",
+    "PromotionConfig",
     "Settings",
     "SourceConfig",
     "check_root",

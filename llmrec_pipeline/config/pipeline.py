@@ -175,6 +175,36 @@ class EvaluationConfig(Section):
     bootstrap: PositiveInt = Field(1000, description="Poisson bootstrap replicates over users")
 
 
+class PromotionConfig(Section):
+    """What a challenger must hold to take the champion's place (jobs/evaluate.py --promote)."""
+
+    margin: float = Field(
+        0.01, gt=0, lt=1, description="share of the champion's NDCG@10 that may be lost at most, over all users"
+    )
+    slice_margin: float = Field(0.03, gt=0, lt=1, description="the same in each slice; noise is larger there")
+    slice_users: PositiveInt = Field(200, description="users that a slice needs to be tested; below it an interval says nothing")
+    alpha: float = Field(
+        0.025,
+        gt=0,
+        lt=0.5,
+        description="chance that a challenger worse by the whole margin passes; divided by the number of tested slices in each",
+    )
+    calibration: tuple[NonNegative, NonNegative] = Field(
+        (0.5, 2.0),
+        description="mean outcome over mean y, lowest and highest of any decile; 0.87 to 1.26 on retail, so only what went wrong is out",
+    )
+    coverage: NonNegative = Field(
+        0.8, description="share of the champion's coverage@10 at least; its lists show 26% of the items on retail"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "PromotionConfig":
+        low, high = self.calibration
+        if low > high:
+            raise ValueError(f"calibration [{low:g}, {high:g}] is empty; name the lowest ratio first")
+        return self
+
+
 class TrackingConfig(Section):
     uri: str = Field("sqlite:///mlflow.db", description="MLflow tracking and registry store")
     experiment: str = Field("llmrec", description="MLflow experiment of the training runs")
@@ -203,5 +233,6 @@ class PipelineConfig(Section):
     joint: JointConfig = JointConfig()
     recommend: RecommendConfig = RecommendConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()

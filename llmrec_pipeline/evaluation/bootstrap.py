@@ -120,7 +120,7 @@ def merge(partials: Iterable[Partials]) -> Partials:
 
 def finish(partials: Partials) -> list[Estimate]:
     """Values with 95% bootstrap intervals for every slice, model, metric and k; coverage, gini and calibration for the slice `all`."""
-    return [*_estimates(partials, _means(partials)), *_exposure(partials), *_calibration(partials)]
+    return [*_estimates(partials, weighted_means(partials)), *_exposure(partials), *_calibration(partials)]
 
 
 def leads(partials: Partials, model: str) -> list[Estimate]:
@@ -131,7 +131,7 @@ def leads(partials: Partials, model: str) -> list[Estimate]:
     """
     if model not in partials.models:
         raise InputError(f"model {model!r} was not evaluated; {nearest(model, partials.models)}")
-    place, means = partials.models.index(model), _means(partials)
+    place, means = partials.models.index(model), weighted_means(partials)
     rows = _estimates(partials, means[:, :, [place]] - means)
     return [replace(row, model=model, baseline=row.model) for row in rows if row.model != model]
 
@@ -169,7 +169,7 @@ def _add(left: Partials, right: Partials) -> Partials:
     )
 
 
-def _means(partials: Partials) -> Double:
+def weighted_means(partials: Partials) -> Double:
     """[R, S, X, M, K] weighted means; NaN where no weight is."""
     weights = partials.weights[:, :, None, None, None]
     return np.where(weights > 0, partials.sums / np.where(weights > 0, weights, 1.0), np.nan)

@@ -78,7 +78,7 @@ def train(
         on_epoch: called with each epoch's figures and its seconds.
 
     Raises:
-        ModelError: there is nothing to train or to validate on.
+        ModelError: there is nothing to train or to validate on, or the loss is not finite.
     """
     is_target = np.array([name in target_types for name in event_types])
     examples = examples_of(past, catalogue, daily, config, is_target, repeats)
@@ -139,6 +139,11 @@ def _fit(
     for epoch in range(1, config.max_epochs + 1):
         start = time.perf_counter()
         loss = _run_epoch(model, average, optimiser, inputs, rng)
+        if not np.isfinite(loss):
+            raise ModelError(
+                f"training diverged: loss {loss} in epoch {epoch}; no version was made, lower interest.learning_rate "
+                f"(now {config.learning_rate:g})"
+            )
         trained = time.perf_counter() - start
         _regress_bias(average.model, inputs)
         ndcg, cross_entropy = validation.measure(average.model)

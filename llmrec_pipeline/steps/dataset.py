@@ -21,7 +21,7 @@ from llmrec_pipeline.behaviour.sequences import item_texts, own_texts
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
 from llmrec_pipeline.interest.sequences import COLUMNS, to_histories
-from llmrec_pipeline.steps.encoders import standing_encoder
+from llmrec_pipeline.steps.encoders import encoder_of, standing_encoder
 from llmrec_pipeline.tracking import Run
 
 EPOCH = date(1970, 1, 1)
@@ -54,8 +54,13 @@ def day_of(number: int) -> date:
     return EPOCH + timedelta(days=number)
 
 
-def load_dataset(run: Run, until: int) -> Dataset:
+def load_dataset(run: Run, until: int, encoder_id: str | None = None) -> Dataset:
     """Catalogue, text vectors and daily counts of what lies before the date `until` (days since 1970-01-01).
+
+    Args:
+        run: its tables are read.
+        until: what lies before this date is known.
+        encoder_id: whose vectors; by default those of the encoder that the config means.
 
     Raises:
         TableError: there is no item before that date, or texts have no vector yet.
@@ -67,7 +72,7 @@ def load_dataset(run: Run, until: int) -> Dataset:
     hashes = described.select("text_hash")
     if domain.itemless:
         hashes = hashes.unionByName(own_texts(events, domain).select("text_hash"))
-    encoder = standing_encoder(run)
+    encoder = encoder_of(run, encoder_id) if encoder_id else standing_encoder(run)
     text_hashes, text_vectors = _text_vectors(run, hashes, encoder["encoder_id"], encoder["dimensions"])
     target = described.filter((F.col("event_type") == domain.targets[0]) & F.col("valid_to").isNull())
     newest = items.groupBy("item_id").agg(F.max_by("title", "valid_from").alias("title"), F.min("first_seen").alias("first_seen"))

@@ -32,6 +32,18 @@ def standing_encoder(run: Run) -> Row:
     return row
 
 
+def encoder_of(run: Run, encoder_id: str) -> Row:
+    """The row of `encoders` of an encoder_id, whatever the config means.
+
+    Raises:
+        TableError: this warehouse does not know it.
+    """
+    row = run.read("encoders").filter(F.col("encoder_id") == encoder_id).first()
+    if row is None:
+        raise TableError(f"table encoders has no encoder_id {encoder_id}; run jobs/encode.py with the config that it comes from")
+    return row
+
+
 def settle_encoder(run: Run, texts: DataFrame) -> EncoderSpec:
     """The encoder of this run and all later ones: as the config names it, or as it was measured when first used.
 

@@ -1,8 +1,7 @@
-"""Measures the serving version on the window that it was not trained on, beside its parts and the baselines (DESIGN 4)."""
+"""Measures the newest version on the window that it was not trained on, beside its parts and the baselines (DESIGN 4)."""
 
 import logging
 from collections.abc import Iterator
-from datetime import date
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,13 @@ from llmrec_pipeline.evaluation.counted import Counted, Recipe, count
 from llmrec_pipeline.evaluation.evaluator import Task, Users, evaluate_block, head_items
 from llmrec_pipeline.evaluation.lists import self_information
 from llmrec_pipeline.evaluation.tuned import Choice, K, Pool, pool, tune, weighted_sum
-from llmrec_pipeline.evaluation.windows import day_name
 from llmrec_pipeline.interest.cancelling import known_types
 from llmrec_pipeline.interest.data import Histories
+from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.recommendation import candidate_mask
-from llmrec_pipeline.recommendation.scorer import Scorer
-from llmrec_pipeline.steps.dataset import Dataset, load_dataset, scratch, sequences_before, user_blocks
-from llmrec_pipeline.steps.heads import Head, make_scorer, query_at, read_neighbours, serving_head
+from llmrec_pipeline.recommendation.scorer import Scorer, Scores
+from llmrec_pipeline.steps.dataset import Dataset, day_of, load_dataset, scratch, sequences_before, user_blocks
+from llmrec_pipeline.steps.heads import Head, make_scorer, pinned_head, query_at, read_neighbours, registry_of
 from llmrec_pipeline.steps.train import states_at, targets_between
 from llmrec_pipeline.steps.versions import data_versions, evaluation_id
 from llmrec_pipeline.tracking import Report, Run
@@ -37,7 +36,8 @@ FIRST_TIME = "first_time"  # the slice without what the user knows
 def evaluate(run: Run) -> None:
     """Writes metrics with intervals for the joint model, p, s and the baselines; nothing when this evaluation exists."""
     run.warehouse.create(["evaluation"])
-    head = serving_head(run)
+    registry = registry_of(run)
+    head = pinned_head(run, registry, registry.newest())
     evaluation = evaluation_id(run.settings, head.head_version, data_versions(run, INPUTS))
     run.versions["evaluation_id"] = evaluation
     if not run.read("evaluation").filter(F.col("evaluation_id") == evaluation).isEmpty():
@@ -61,13 +61,13 @@ def evaluate(run: Run) -> None:
         with run.stage("tune"):
             choice = tune_sum(scorer, earlier, blocks(), head)
         with run.stage("score") as report:
-            task = window_task(run, scorer, baselines)
+            task = window_task(run, scorer, baselines.popular, run.settings.pipeline.evaluation.ks)
             total = -(-len(baselines.user_ids) // size)
             merged = merge(_reported(partials_of(task, scorer, baselines, choice, blocks(), end), report, total))
     run.counts |= {"users": int(merged.weights[0, 0]), "targets": merged.targets, "targets_not_candidates": merged.masked_targets}
     with run.stage("write"):
         estimates = [*finish(merged), *leads(merged, JOINT), *(_validation(choice) if choice else [])]
-        _write(run, head, evaluation, estimates)
+        write_estimates(run, head.head_version, head.start, evaluation, estimates)
     run.wrote("evaluation")
 
 
@@ -135,30 +135,43 @@ def evaluate_users(task: Task, scorer: Scorer, baselines: Counted, choice: Choic
     models: dict[str, Any] = {JOINT: scores.joint.score, "p": scores.log_p, "s": scores.log_s, **plain}
     if choice:
         models[TUNED_SUM] = weighted_sum(plain, choice.weights, scores.mask)
-    window = Users(
+    return evaluate_block(task, models, scores.mask, window_users(scorer, users, states, scores, end))
+
+
+def window_users(scorer: Scorer, users: Histories, states: States, scores: Scores, end: int) -> Users:
+    """Who the users of a block are and what they did in the window.
+
+    Args:
+        scorer: as of the window's start.
+        users: a block, with the window.
+        states: theirs before it.
+        scores: theirs.
+        end: of the window.
+    """
+    start = scorer.query.day
+    return Users(
         user_ids=users.user_ids,
         history_length=states.steps,
-        since=_days_since(past, start),
+        since=_days_since(users.before(start), start),
         known=scores.known,
         targets=targets_between(users, start, end, scorer.is_target),
         of_type={name: targets_between(users, start, end, only) for name, only in _each_type(scorer).items()},
     )
-    return evaluate_block(task, models, scores.mask, window)
 
 
-def window_task(run: Run, scorer: Scorer, baselines: Counted) -> Task:
-    """What is the same for every block of the window."""
+def window_task(run: Run, scorer: Scorer, popular: npt.NDArray[np.float64], ks: tuple[int, ...]) -> Task:
+    """What is the same for every block of the window; `popular` is [N] target events before it."""
     pipeline, catalogue = run.settings.pipeline, scorer.catalogue
     return Task(
         item_ids=catalogue.item_ids,
-        ks=pipeline.evaluation.ks,
+        ks=ks,
         history_edges=pipeline.joint.history_edges,
         repeats=scorer.domain.repeats,
         replicates=pipeline.evaluation.bootstrap,
         seed=pipeline.seed,
-        information=self_information(baselines.popular),
+        information=self_information(popular),
         text=unit(catalogue.vectors(scorer.text_vectors)),
-        head=head_items(baselines.popular),
+        head=head_items(popular),
         target_types=tuple(_each_type(scorer)),
     )
 
@@ -177,12 +190,12 @@ def _days_since(past: Histories, day: int) -> npt.NDArray[np.int64]:
     return day - last
 
 
-def _write(run: Run, head: Head, evaluation: str, estimates: list[Estimate]) -> None:
-    window = date.fromisoformat(day_name(head.start))
+def write_estimates(run: Run, head_version: str, start: int, evaluation: str, estimates: list[Estimate]) -> None:
+    """Appends the rows of one evaluation of a window that starts on the day `start`."""
     rows = [
         {
             "evaluation_id": evaluation,
-            "window": window,
+            "window": day_of(start),
             "slice": row.slice,
             "model": f"{row.model} - {row.baseline}" if row.baseline else row.model,
             "metric": row.metric,
@@ -192,7 +205,7 @@ def _write(run: Run, head: Head, evaluation: str, estimates: list[Estimate]) -> 
             "high": _or_null(row.high),
             "n": row.n,
             "candidates": "all" if run.settings.domain.repeats and row.slice != FIRST_TIME else "unknown",
-            "head_version": head.head_version,
+            "head_version": head_version,
         }
         for row in estimates
     ]

@@ -1,9 +1,11 @@
 """Trained heads: what train makes and recommend and evaluate load, and the scorer that comes of one."""
 
 import json
+import logging
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -13,7 +15,7 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.collaborative import Neighbours
-from llmrec_pipeline.config import DomainConfig
+from llmrec_pipeline.config import CollaborativeConfig, DomainConfig
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.artefacts import load
 from llmrec_pipeline.interest.data import Catalogue, Query
@@ -24,6 +26,7 @@ from llmrec_pipeline.registry import Registry
 from llmrec_pipeline.steps.dataset import Dataset, day_of
 from llmrec_pipeline.tracking import Run
 
+log = logging.getLogger("llmrec")
 JOINT_FILE = "joint.json"
 
 
@@ -38,6 +41,7 @@ class Head:
     encoder_id: str
     validation_start: int  # days since 1970-01-01: gradients come from before this date
     start: int  # T: choices were made before this date
+    collaborative: CollaborativeConfig  # by which it was trained, and scores
 
 
 def query_at(day: int, domain: DomainConfig) -> Query:
@@ -54,7 +58,13 @@ def read_head(folder: Path) -> Head:
     """
     values = json.loads((folder / JOINT_FILE).read_text(encoding="utf-8"))
     weights = JointWeights.from_dict(values.pop("weights"))
-    return Head(model=load(folder).model, weights=weights, **values)
+    collaborative = CollaborativeConfig.model_validate(values.pop("collaborative"))
+    return Head(model=load(folder).model, weights=weights, collaborative=collaborative, **values)
+
+
+def registry_of(run: Run) -> Registry:
+    """The register of the versions that were made from the run's warehouse."""
+    return Registry(run.settings, run.warehouse.table_id("events"))
 
 
 @dataclass(frozen=True)
@@ -69,9 +79,17 @@ KINDS = tuple(field.name for field in fields(Similarities))
 
 
 def serving_head(run: Run) -> Head:
-    """The version that serves, pinned for this run."""
-    registry = Registry(run.settings, run.warehouse.table_id("events"))
-    with registry.files(registry.newest()) as folder:
+    """The version that serves, pinned for this run: MLflow's champion, or the newest as long as there is none."""
+    registry = registry_of(run)
+    version, newest = registry.serving(), registry.newest()
+    if version.version != newest.version:
+        log.info("%s: version %s serves, the champion; version %s is not promoted", run.job, version.version, newest.version)
+    return pinned_head(run, registry, version)
+
+
+def pinned_head(run: Run, registry: Registry, version: Any) -> Head:
+    """The head of a version, noted as the one of this run."""
+    with registry.files(version) as folder:
         head = read_head(folder)
     run.versions |= {"head_version": head.head_version, "state_version": head.state_version, "encoder_id": head.encoder_id}
     return head
@@ -81,11 +99,12 @@ def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, similar: S
     """The scorer of a head as of a query.
 
     Raises:
-        ModelError: the configured encoder is not the head's.
+        ModelError: the dataset's encoder is not the head's.
     """
     if dataset.encoder_id != head.encoder_id:
         raise ModelError(
-            f"encoder_id is {dataset.encoder_id} by the config, the head was trained on {head.encoder_id}; undo the change, or run train again"
+            f"encoder_id is {dataset.encoder_id} by the config, the head was trained on {head.encoder_id}; undo the change, or run train again "
+            "(and evaluate --promote, where there is a champion)"
         )
     catalogue, settings = dataset.catalogue, run.settings
     return Scorer(
@@ -96,7 +115,7 @@ def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, similar: S
         neighbours=similar.co_occurrence,
         transitions=similar.transition,
         weights=head.weights,
-        config=settings.pipeline.collaborative,
+        config=head.collaborative,
         domain=settings.domain,
         query=query,
         blocked=np.isin(catalogue.item_ids, np.array(settings.pipeline.recommend.blocked_items, dtype=np.str_)),

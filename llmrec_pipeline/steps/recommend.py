@@ -34,13 +34,17 @@ LIST_SCHEMA = (
 
 
 def recommend(run: Run) -> None:
-    """Publishes the lists of everybody known by the end of the run's day.
+    """Publishes the serving version's lists of everybody known by the end of the run's day."""
+    run.warehouse.create(TABLES)
+    publish(run, serving_head(run))
+
+
+def publish(run: Run, head: Head) -> None:
+    """Advances the head's states to the end of the run's day and publishes its lists.
 
     Nothing is written when they are published already, or when the lists of a later day stand: a day that is done again must not set
     the current lists, or the states, back.
     """
-    run.warehouse.create(TABLES)
-    head = serving_head(run)
     until = last_day(run) + 1
     query = query_at(until, run.settings.domain)
     if _later_lists_stand(run, query):
@@ -76,11 +80,17 @@ def recommend(run: Run) -> None:
 
 
 def _later_lists_stand(run: Run, query: Query) -> bool:
-    newer = run.read("recommendations").filter(F.col("as_of") > moment_of(query)).limit(1).collect()
-    if newer:
+    later = later_lists(run, query)
+    if later:
         day = day_of(query.day - 1)
-        log.info("recommend: lists as of %s stand, later than the end of %s; nothing to publish", newer[0]["as_of"], day)
-    return bool(newer)
+        log.info("recommend: lists as of %s stand, later than the end of %s; nothing to publish", later, day)
+    return later is not None
+
+
+def later_lists(run: Run, query: Query) -> datetime | None:
+    """The moment of the current lists, where it is later than the query's."""
+    newer = run.read("recommendations").filter(F.col("as_of") > moment_of(query)).first()
+    return newer["as_of"] if newer else None
 
 
 def _inputs(run: Run) -> tuple[str, ...]:

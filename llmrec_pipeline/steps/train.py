@@ -29,7 +29,7 @@ from llmrec_pipeline.recommendation.scorer import Scorer, co_occurrence_weights
 from llmrec_pipeline.registry import Registry, write_json
 from llmrec_pipeline.steps.dataset import Dataset, day_number, day_of, load_dataset, scratch, sequences_before
 from llmrec_pipeline.steps.encoders import standing_encoder
-from llmrec_pipeline.steps.heads import JOINT_FILE, KINDS, Head, Similarities, make_scorer, query_at, read_head
+from llmrec_pipeline.steps.heads import JOINT_FILE, KINDS, Head, Similarities, make_scorer, query_at, read_head, registry_of
 from llmrec_pipeline.steps.states import advance_states
 from llmrec_pipeline.steps.versions import data_versions, head_version, state_version
 from llmrec_pipeline.tables import ITEM_NEIGHBOURS
@@ -41,7 +41,7 @@ INPUTS = ("events", "items", "user_sequences", "text_embeddings")
 
 def train(run: Run) -> None:
     """Trains on what lies before the last window, or finds that this very version exists; completes its rows, then registers it."""
-    settings, registry = run.settings, Registry(run.settings, run.warehouse.table_id("events"))
+    settings, registry = run.settings, registry_of(run)
     run.warehouse.create(["item_neighbours", "interest_states"])
     window, last = training_window(run)
     encoder_id = standing_encoder(run)["encoder_id"]
@@ -65,7 +65,8 @@ def train(run: Run) -> None:
         trained = _train_interest(run, dataset, histories, window, mlflow)
         with run.stage("fit"):
             fit = _fit_joint(run, trained, dataset, histories, window)
-            found = Head(trained.model, fit.weights, head, state, encoder_id, window.validation_start, window.start)
+            days = window.validation_start, window.start
+            found = Head(trained.model, fit.weights, head, state, encoder_id, *days, settings.pipeline.collaborative)
             neighbours = neighbours_before(settings, dataset.catalogue, histories, query_at(window.start, settings.domain))
         with TemporaryDirectory() as folder:
             uri = _log(run, registry, mlflow, found, trained, fit, Path(folder))
@@ -186,7 +187,8 @@ def _fit_joint(run: Run, trained: TrainedModel, dataset: Dataset, histories: His
         temperature=1.0,
         cf_transition_weight=0.0,
     )
-    head = Head(trained.model, neutral, "", "", dataset.encoder_id, window.validation_start, window.start)
+    days = window.validation_start, window.start
+    head = Head(trained.model, neutral, "", "", dataset.encoder_id, *days, settings.pipeline.collaborative)
     scorer = make_scorer(run, head, dataset, query, neighbours)
     wanted = targets_between(histories, window.validation_start, window.start, scorer.is_target)
     users = histories.take(np.flatnonzero(wanted.per_user))
@@ -214,8 +216,9 @@ def _block(scorer: Scorer, users: Histories, window: Window) -> Block:
 
 def _log(run: Run, registry: Registry, mlflow: Any, head: Head, trained: TrainedModel, fit: JointFit, folder: Path) -> str:
     save(folder, trained)
-    values = {name: value for name, value in vars(head).items() if name not in ("model", "weights")}
-    write_json(folder / JOINT_FILE, values | {"weights": head.weights.to_dict()})
+    values = {name: value for name, value in vars(head).items() if name not in ("model", "weights", "collaborative")}
+    configured = {"weights": head.weights.to_dict(), "collaborative": head.collaborative.model_dump(mode="json")}
+    write_json(folder / JOINT_FILE, values | configured)
     pipeline = run.settings.pipeline
     sections = ("interest", "collaborative", "joint", "evaluation")
     params = {f"{name}.{key}": value for name in sections for key, value in getattr(pipeline, name).model_dump().items()}

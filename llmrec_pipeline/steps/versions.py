@@ -65,6 +65,19 @@ def list_id(settings: Settings, head: str, as_of: int, inputs: dict[str, str]) -
     )
 
 
+def comparison_id(settings: Settings, heads: dict[str, str], days: tuple[int, int], inputs: dict[str, str]) -> str:
+    """What makes a comparison of versions, on the days [first, second)."""
+    return hash_json(
+        {
+            "heads": heads,
+            "days": days,
+            "inputs": inputs,
+            "config": settings.digest("evaluation", "promotion", "recommend"),
+            "source": source_hash(("evaluation", *HEAD_PACKAGES)),
+        }
+    )
+
+
 def evaluation_id(settings: Settings, head: str, inputs: dict[str, str]) -> str:
     packages = ("evaluation", *HEAD_PACKAGES)
     return hash_json(

@@ -117,6 +117,14 @@ def test_standardisation_and_vocabulary_come_from_before_the_end_of_training(
     np.testing.assert_allclose(tower.scale.numpy(), text[:2].std(axis=0), rtol=1e-5)
 
 
+def test_a_training_that_diverges_makes_no_model(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    wild = SMALL.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(
+        ModelError, match=r"training diverged: loss nan in epoch 1; .* lower interest.learning_rate \(now 1e\+30\)"
+    ):
+        fit(cycling_users(), catalogue, text, wild)
+
+
 def test_nothing_to_train_on_is_refused(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
     with pytest.raises(ModelError, match="no target step before day 140 in 0 steps"):
         fit(histories_of({"a": [(150.0, [(0, 0)])]}), catalogue, text)

@@ -1,0 +1,163 @@
+"""The gate for models: the newest version becomes MLflow's champion if it is proven not worse than the one that is (DESIGN 4)."""
+
+import logging
+from collections.abc import Iterator
+from itertools import chain
+
+import numpy as np
+from pyspark.sql import functions as F
+
+from llmrec_pipeline.errors import ModelError, TableError
+from llmrec_pipeline.evaluation.baselines import popularity
+from llmrec_pipeline.evaluation.bootstrap import Partials, finish, leads, merge
+from llmrec_pipeline.evaluation.evaluator import Task, evaluate_block
+from llmrec_pipeline.evaluation.promotion import Figures, K, against, estimates, figures_of, is_tested
+from llmrec_pipeline.interest.artefacts import load
+from llmrec_pipeline.interest.data import Histories
+from llmrec_pipeline.recommendation.scorer import Scorer
+from llmrec_pipeline.registry import CHALLENGER, CHAMPION, PREDECESSOR, PROMOTION, ROLLED_BACK
+from llmrec_pipeline.steps.dataset import day_of, load_dataset, scratch, sequences_before, user_blocks
+from llmrec_pipeline.steps.evaluate import INPUTS, window_task, window_users, write_estimates
+from llmrec_pipeline.steps.heads import Head, make_scorer, pinned_head, query_at, read_head, read_neighbours, registry_of
+from llmrec_pipeline.steps.recommend import TABLES, last_day, later_lists, publish
+from llmrec_pipeline.steps.train import states_at, targets_between
+from llmrec_pipeline.steps.versions import comparison_id, data_versions
+from llmrec_pipeline.tracking import Run
+
+log = logging.getLogger("llmrec")
+
+
+def promote(run: Run) -> None:
+    """Compares the newest version with the champion; if nothing speaks against it, publishes its lists and then moves the alias.
+
+    `job_runs.counts` holds promoted, 1 or 0. Whatever the job dies of, the alias stands as before, and it can be run again.
+
+    Raises:
+        TableError: lists of a later day stand, so that those of the challenger would not be published.
+        ModelError: no version is registered.
+    """
+    run.warehouse.create(["evaluation", *TABLES])
+    registry = registry_of(run)
+    challenger, champion = registry.newest(), registry.champion()
+    run.counts["promoted"] = 0
+    if champion and champion.version == challenger.version:
+        log.info("promote: version %s of %s is the champion already", challenger.version, registry.name)
+        return
+    check_day(run)
+    registry.set_alias(CHALLENGER, challenger)
+    heads = {CHALLENGER: pinned_head(run, registry, challenger)}
+    with registry.files(challenger) as folder:
+        epochs = load(folder).epochs
+    if champion:
+        with registry.files(champion) as folder:
+            heads[CHAMPION] = read_head(folder)
+        run.versions[CHAMPION] = heads[CHAMPION].head_version
+    if ROLLED_BACK in challenger.tags:
+        reasons = [f"it was rolled back to version {challenger.tags[ROLLED_BACK]}; train another one"]
+    else:
+        reasons = _judge(run, heads, epochs, last_day(run))
+    if reasons:
+        registry.tag(challenger, {PROMOTION: f"refused: {'; '.join(reasons)}"})
+        for reason in reasons:
+            log.warning("promote: version %s stays challenger: %s", challenger.version, reason)
+        return
+    publish(run, heads[CHALLENGER])
+    registry.tag(challenger, {PROMOTION: "promoted"} | ({PREDECESSOR: str(champion.version)} if champion else {}))
+    registry.drop_alias(CHALLENGER)
+    registry.set_alias(CHAMPION, challenger)
+    run.counts["promoted"] = 1
+    log.info("promote: version %s of %s is the champion now, lists are its own", challenger.version, registry.name)
+
+
+def check_day(run: Run) -> None:
+    """Raises TableError where lists of a later day than the run's stand: those of another version would not be published."""
+    last = last_day(run)
+    later = later_lists(run, query_at(last + 1, run.settings.domain))
+    if later:
+        raise TableError(
+            f"lists as of {later} stand, later than the end of {day_of(last)}, and would not be those of the new champion; "
+            "leave out --day, or name a later one"
+        )
+
+
+def _judge(run: Run, heads: dict[str, Head], epochs: list[dict[str, float]], last: int) -> list[str]:
+    """Reasons against the challenger, from days that neither head has learnt from; writes the figures to `evaluation`."""
+    limits, settings = run.settings.pipeline.promotion, run.settings
+    start = max(head.start for head in heads.values())
+    end = min(start + settings.pipeline.evaluation.window_days, last + 1)
+    if end <= start:
+        return [
+            f"there is no day to compare on: events end on {day_of(last)}, and a version has learnt from all before {day_of(start)}"
+        ]
+    try:
+        partials = _compare(run, heads, start, end)
+    except ModelError as error:  # a score that is not finite
+        return [str(error)]
+    figures = figures_of(partials, epochs, limits) if partials else Figures(epochs)
+    _tell(run, figures, start, end)
+    if partials:
+        _write(run, heads, partials, figures, (start, end))
+    return against(figures, limits)
+
+
+def _compare(run: Run, heads: dict[str, Head], start: int, end: int) -> Partials | None:
+    """Sums of all users with a target on the days [start, end), both heads as of `start`; None: there is no such user."""
+    with run.stage("read"):
+        query = query_at(start, run.settings.domain)
+        by_encoder = {encoder: load_dataset(run, start, encoder) for encoder in {head.encoder_id for head in heads.values()}}
+        datasets = {name: by_encoder[head.encoder_id] for name, head in heads.items()}
+        scorers = {
+            name: make_scorer(run, head, datasets[name], query, read_neighbours(run, head.head_version, datasets[name].catalogue))
+            for name, head in heads.items()
+        }
+        ordered = sequences_before(run, end).orderBy("user_id", "event_date")
+    with scratch(run, ordered, "sequences") as shards, run.stage("score"):
+        scorer, size = scorers[CHALLENGER], run.settings.pipeline.recommend.block_users
+        popular = popularity(datasets[CHALLENGER].daily, query, scorer.is_target, scorer.catalogue.n_items, None)
+        task = window_task(run, scorer, popular, (K,))
+        blocks = zip(*(user_blocks(shards, dataset, size) for dataset in datasets.values()), strict=True)
+        parts = _partials(task, scorers, blocks, end)
+        first = next(parts, None)
+        return merge(chain([first], parts)) if first else None
+
+
+def _partials(task: Task, scorers: dict[str, Scorer], blocks: Iterator[tuple[Histories, ...]], end: int) -> Iterator[Partials]:
+    """Of each block, which is given once for each scorer, as its encoder's vectors may be others."""
+    scorer = scorers[CHALLENGER]
+    for block in blocks:
+        rows = np.flatnonzero(targets_between(block[0], scorer.query.day, end, scorer.is_target).per_user)
+        if not len(rows):
+            continue
+        users = dict(zip(scorers, (part.take(rows) for part in block), strict=True))
+        states = {name: states_at(scorers[name], part, scorer.query) for name, part in users.items()}
+        scores = {name: scorers[name].score(of) for name, of in states.items()}
+        for name, of in scores.items():
+            if not np.isfinite(of.joint.score[of.mask]).all():
+                raise ModelError(f"the {name} gives scores that are not finite")
+        window = window_users(scorer, users[CHALLENGER], states[CHALLENGER], scores[CHALLENGER], end)
+        yield evaluate_block(task, {name: of.joint.score for name, of in scores.items()}, scores[CHALLENGER].mask, window)
+
+
+def _tell(run: Run, figures: Figures, start: int, end: int) -> None:
+    run.counts["users_compared"] = figures.users
+    log.info(
+        "promote: %d users with a target from %s to %s, NDCG@10 %.4f", figures.users, day_of(start), day_of(end - 1), figures.ndcg
+    )
+    limits = run.settings.pipeline.promotion
+    for ratio in figures.ratios or ():
+        log.info(
+            "promote: NDCG@10 of %s (%d users) is %.4f of the champion's and proven to be %.4f of it%s",
+            *(ratio.slice, ratio.users, ratio.value, ratio.low),
+            "" if is_tested(ratio, limits) else f"; not tested, it has fewer than {limits.slice_users} users",
+        )
+
+
+def _write(run: Run, heads: dict[str, Head], partials: Partials, figures: Figures, days: tuple[int, int]) -> None:
+    """Adds the comparison to `evaluation`, unless it is there."""
+    versions = {name: head.head_version for name, head in heads.items()}
+    comparison = comparison_id(run.settings, versions, days, data_versions(run, INPUTS))
+    run.versions["evaluation_id"] = comparison
+    if run.read("evaluation").filter(F.col("evaluation_id") == comparison).isEmpty():
+        rows = [*finish(partials), *leads(partials, CHALLENGER), *estimates(figures.ratios or ())]
+        write_estimates(run, heads[CHALLENGER].head_version, days[0], comparison, rows)
+    run.wrote("evaluation")
