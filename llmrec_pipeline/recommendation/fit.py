@@ -4,7 +4,7 @@ Legend: U users of a block, N items, P target events, A x W x T the grid of (sha
 buckets.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,7 +79,7 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
     chosen = [_choose_by_bucket(of_theta, users, grids) for of_theta in losses]
     totals = [of_theta[np.arange(len(users)), row].sum() for of_theta, row in zip(losses, chosen, strict=True)]
     theta = _best(totals, "y")
-    plain = sum(_user_losses(np.where(block.mask, block.log_p, 0), block).sum() for block in blocks())
+    plain = sum(_user_losses(block.log_p, (1.0,), block).sum() for block in blocks())
     cf_weight = tuple(grids.cf_weight[index] for index in chosen[theta])
     return JointFit(
         weights=replace(weights, cf_weight=cf_weight, temperature=grids.temperature[theta]),
@@ -109,8 +109,7 @@ def _similarity_losses(block: Block, grids: JointConfig) -> npt.NDArray[np.float
             if row and not own.any():  # nothing for w to weigh
                 losses[place, row] = losses[place, 0]
                 continue
-            logits = similar + np.float32(w) * own
-            losses[place, row] = [_user_losses(logits / np.float32(tau), block).sum() for tau in grids.cf_temperature]
+            losses[place, row] = _user_losses(similar + np.float32(w) * own, grids.cf_temperature, block).sum(axis=1)
     return losses
 
 
@@ -125,22 +124,24 @@ def _fusion_losses(
     buckets = len(weights.history_edges) + 1
     losses = np.empty((len(grids.temperature), buckets, len(grids.cf_weight)))
     for column, value in enumerate(grids.cf_weight):
-        fused = log_p + np.float32(value) * log_s
-        for row, theta in enumerate(grids.temperature):
-            losses[row, :, column] = np.bincount(bucket, _user_losses(fused / np.float32(theta), block), buckets)
+        for row, of_theta in enumerate(_user_losses(log_p + np.float32(value) * log_s, grids.temperature, block)):
+            losses[row, :, column] = np.bincount(bucket, of_theta, buckets)
     return losses, np.bincount(bucket[block.targets.within(block.mask).per_user > 0], minlength=buckets)
 
 
-def _user_losses(logits: Float, block: Block) -> npt.NDArray[np.float64]:
-    """[U] cross-entropy of a masked softmax, summed over the user's target events."""
+def _user_losses(logits: Float, temperatures: Sequence[float], block: Block) -> npt.NDArray[np.float64]:
+    """[temperatures, U] cross-entropy of a masked softmax of logits / temperature, summed over the user's target events."""
     targets = block.targets.within(block.mask)
     inside = np.where(block.mask, logits, -np.inf)
     top = np.max(inside, axis=1, initial=-np.inf)
-    top = np.where(np.isfinite(top), top, 0.0)
-    total = np.exp(inside - top[:, None]).sum(axis=1, dtype=np.float64)
-    normaliser = np.log(np.where(total > 0, total, 1.0)) + top
-    chosen = logits[targets.user, targets.item].astype(np.float64)
-    return np.asarray(np.bincount(targets.user, normaliser[targets.user] - chosen, len(logits)), dtype=np.float64)
+    inside -= np.where(np.isneginf(top), 0.0, top)[:, None].astype(inside.dtype)
+    chosen = inside[targets.user, targets.item].astype(np.float64)
+    losses, warmed = np.empty((len(temperatures), len(logits))), np.empty_like(inside)
+    for row, temperature in enumerate(temperatures):
+        total = np.exp(np.divide(inside, temperature, out=warmed), out=warmed).sum(axis=1)
+        normaliser = np.log(np.where(total == 0, 1.0, total))  # 0: no candidate
+        losses[row] = np.bincount(targets.user, normaliser[targets.user] - chosen / temperature, len(logits))
+    return losses
 
 
 def _choose_by_bucket(losses: npt.NDArray[np.float64], users: npt.NDArray[np.int64], grids: JointConfig) -> list[int]:
