@@ -265,6 +265,7 @@ RECOMMENDATIONS = Table(
         Column("collaborative", "double", "share of the score: cf_weight * log s", True),
         Column("log_p", "double", "log probability under the interest model", True),
         Column("log_s", "double", "log probability under the collaborative part", True),
+        Column("gate", "double", "g: how much of the user's interest is the short-term one", True),
         Column("basis", "string", "joint, one_event or no_history", True),
         Column("reason", "string", "explanation (written by a later version)"),
         Column("because_of", "array<string>", "items of the history that speak for it (written by a later version)"),

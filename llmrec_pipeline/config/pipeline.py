@@ -79,9 +79,14 @@ class InterestConfig(Section):
         min_length=1,
         description="days; carried own counts, r_{u,i}(t): 30, 120 and 720 were no better on retail",
     )
+    gate: Share | None = Field(
+        None, description="g fixed in training and serving, 1: short-term interest alone, 0: long-term alone; null: learnt"
+    )
+    as_of_terms: bool = Field(True, description="popularity and own counts as of the query in the logit; false: b_i alone")
     dropout: Share = Field(0.2, description="on step inputs and interest vectors")
     id_dropout: Share = Field(
-        0.2, description="share of items whose id embedding is dropped whole in an update, so that text alone must do"
+        0.2,
+        description="share of items whose id embedding is dropped whole in an update, so that text alone must do; 1: there are no ids",
     )
     learning_rate: PositiveFloat = Field(2e-3, description="AdamW; weights of counted features move five times as fast")
     weight_decay: NonNegative = Field(1e-4, description="AdamW, on matrices only")
@@ -165,6 +170,12 @@ class JointConfig(Section):
 
 class RecommendConfig(Section):
     top_k: PositiveInt = Field(20, description="items per list")
+    gate_shift: float = Field(
+        0.0,
+        ge=-20,
+        le=20,
+        description="added to the learnt gate's logit: above 0 lists lean to short-term interest, below to long-term",
+    )
     block_users: PositiveInt = Field(512, description="users scored at once on an executor; bounds memory to block * items")
     blocked_items: tuple[str, ...] = Field((), description="item ids never recommended")
 

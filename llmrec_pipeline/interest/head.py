@@ -14,19 +14,24 @@ from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.interest.recurrence import BUCKETS, Carry, ItemVectors, gap_bucket
 from llmrec_pipeline.interest.window import log_bucket
 
+NOTHING = -200.0  # log of a weight that is 0 in float32, and yet a number
+
 
 class Gate(nn.Module):
-    """g in (0, 1): how much the short part counts, from history length and time since the last step, both bucketed."""
+    """g in [0, 1]: how much the short part counts, from history length and time since the last step, both bucketed; or fixed."""
 
-    def __init__(self) -> None:
+    def __init__(self, fixed: float | None) -> None:
         super().__init__()
+        self.fixed = fixed
         self.length, self.recency = nn.Embedding(BUCKETS, 1), nn.Embedding(BUCKETS, 1)
         nn.init.zeros_(self.length.weight)
         nn.init.zeros_(self.recency.weight)
 
-    def forward(self, steps: Tensor, since: Tensor) -> Tensor:
+    def forward(self, steps: Tensor, since: Tensor, shift: float) -> Tensor:
+        if self.fixed is not None:
+            return torch.full(steps.shape, self.fixed)
         logit = self.length(log_bucket(steps, start=0)) + self.recency(gap_bucket(since, steps))
-        return torch.sigmoid(logit).squeeze(-1)
+        return torch.sigmoid(logit + shift).squeeze(-1)
 
 
 class Repeat(nn.Module):
@@ -75,7 +80,7 @@ class Head(nn.Module):
         width = config.long_queries * dim + lives * n_types * (dim + 1) + text_dim + 1
         self.long = nn.Linear(width, config.hidden_size)
         self.w1 = nn.Linear(config.hidden_size, dim, bias=False)  # W_1
-        self.gate = Gate()
+        self.gate = Gate(config.gate)
         self.dropout = nn.Dropout(config.dropout)
         self.bias = nn.Embedding(items.ids.num_embeddings, 1, padding_idx=0)  # b_i
         nn.init.zeros_(self.bias.weight)
@@ -83,11 +88,17 @@ class Head(nn.Module):
         popularity = len(config.popularity_half_lives)
         self.popularity = nn.Parameter(target * torch.full((1, popularity), 1.0 / popularity))  # a_{e,h}
         self.repeat = Repeat(target, len(config.repeat_half_lives)).requires_grad_(repeats)
+        if not config.as_of_terms:
+            self.popularity.requires_grad_(False).zero_()
+            self.repeat.requires_grad_(False).strength.fill_(NOTHING)
         self.register_buffer("half_lives", torch.tensor(config.long_half_lives, dtype=torch.float64))
         self.register_buffer("bias_text", torch.zeros(text_dim + 1))  # ridge of b_i on the standardised text, constant last
 
-    def interest(self, carry: Carry, query_time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """short_u [P, G], long_u [P, G] and the gate g [P] as of `query_time` [P]; I_u = g * short_u + (1 - g) * long_u."""
+    def interest(self, carry: Carry, query_time: Tensor, gate_shift: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """short_u [P, G], long_u [P, G] and the gate g [P] as of `query_time` [P]; I_u = g * short_u + (1 - g) * long_u.
+
+        `gate_shift` is added to the logit of a learnt gate.
+        """
         since = query_time - carry.time  # [P]
         fade = torch.exp2(-since.clamp(min=0)[:, None] / self.half_lives).to(carry.sums.dtype)  # [P, H]
         counts = fade[:, :, None] * carry.counts  # [P, H, E] as of the query
@@ -98,4 +109,4 @@ class Head(nn.Module):
         steps = torch.log1p(carry.steps.to(counts.dtype))[:, None]
         parts = [attention.flatten(1), means.flatten(1), torch.log1p(counts).flatten(1), profile, steps]
         long = self.long(self.dropout(torch.cat(parts, dim=1).float()))
-        return self.dropout(carry.h), long, self.gate(carry.steps, since)
+        return self.dropout(carry.h), long, self.gate(carry.steps, since, gate_shift)

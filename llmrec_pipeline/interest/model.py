@@ -34,7 +34,7 @@ class InterestModel(nn.Module):
         self.trained_items, self.event_types, self.target_types = sorted(trained_items), event_types, target_types
         n, is_target = len(trained_items), [name in target_types for name in event_types]
         self.recurrence = Recurrence(config, text_mean, text_scale, n, len(event_types))
-        output = self.recurrence.items if tied else ItemVectors(text_mean, text_scale, config.item_dim, n)
+        output = self.recurrence.items if tied else ItemVectors(config, text_mean, text_scale, n)
         self.head = Head(config, output, len(text_mean), is_target, repeats)
 
     @property

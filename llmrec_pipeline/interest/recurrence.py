@@ -83,11 +83,11 @@ class TextTower(nn.Module):
 class ItemVectors(nn.Module):
     """f = text tower + id embedding; row 0 of the ids is zero and stands for every item without one of its own."""
 
-    def __init__(self, mean: Tensor, scale: Tensor, item_dim: int, n_trained: int) -> None:
+    def __init__(self, config: InterestConfig, mean: Tensor, scale: Tensor, n_trained: int) -> None:
         super().__init__()
-        self.tower = TextTower(mean, scale, item_dim)
-        self.ids = nn.Embedding(n_trained + 1, item_dim, padding_idx=0)
-        nn.init.normal_(self.ids.weight, std=0.05)
+        self.tower = TextTower(mean, scale, config.item_dim)
+        self.ids = nn.Embedding(n_trained + 1, config.item_dim, padding_idx=0)
+        nn.init.normal_(self.ids.weight, std=0.05 if config.id_dropout < 1 else 0.0)
         with torch.no_grad():
             self.ids.weight[0] = 0
 
@@ -150,7 +150,7 @@ class Recurrence(nn.Module):
     def __init__(self, config: InterestConfig, mean: Tensor, scale: Tensor, n_trained: int, n_types: int) -> None:
         super().__init__()
         dim = config.item_dim
-        self.items = ItemVectors(mean, scale, dim, n_trained)
+        self.items = ItemVectors(config, mean, scale, n_trained)
         self.step_input = StepInput(dim, n_types, config.dropout)
         self.cell = (nn.LSTMCell if config.cell == "lstm" else nn.GRUCell)(dim, config.hidden_size)
         self.attention = nn.Linear(dim, config.long_queries, bias=False)  # the fixed learnt queries

@@ -77,7 +77,13 @@ def popularity_bias(model: InterestModel, items: ItemSide, popularity: npt.NDArr
 
 
 def score_parts(
-    model: InterestModel, states: States, query: Query, catalogue: Catalogue, items: ItemSide, popularity: npt.NDArray[np.float64]
+    model: InterestModel,
+    states: States,
+    query: Query,
+    catalogue: Catalogue,
+    items: ItemSide,
+    popularity: npt.NDArray[np.float64],
+    gate_shift: float = 0.0,
 ) -> Parts:
     """p's logit of every catalogue item for a block of users; users without steps have their empty state.
 
@@ -88,6 +94,7 @@ def score_parts(
         catalogue: N items.
         items: of `item_side` for the same catalogue.
         popularity: [N, E, H] of `popularity.decayed_counts` as of `query.day`.
+        gate_shift: see `Head.interest`.
 
     Raises:
         ModelError: `popularity` does not fit the model.
@@ -97,7 +104,7 @@ def score_parts(
     with torch.no_grad():
         carry = Carry.of(states, model.layout, torch.float64)
         time = torch.from_numpy(np.full(states.n_users, query.time, dtype=np.float64))
-        short, long, gate = head.interest(carry, time)
+        short, long, gate = head.interest(carry, time, gate_shift)
         short, long = head.w1(gate[:, None] * short), head.w1((1 - gate)[:, None] * long)  # [U, D]
         by_item = torch.from_numpy(items.vectors).T  # [D, N]
         parts = ((short @ by_item).numpy(), (long @ by_item).numpy())

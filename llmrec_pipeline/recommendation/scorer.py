@@ -60,6 +60,7 @@ class Scores:
     log_p: Float32  # [U, N]
     log_s: Float32  # [U, N]
     joint: Contributions  # score = y's logit, centred, and its five shares
+    gate: Float32  # [U] g, weight of the short-term interest
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Scorer:
     domain: DomainConfig
     query: Query
     blocked: npt.NDArray[np.bool_]  # [N] True: never recommended
+    gate_shift: float = 0.0  # added to the gate's logit
 
     @cached_property
     def items(self) -> ItemSide:
@@ -109,7 +111,7 @@ class Scorer:
 
     def parts(self, states: States) -> Parts:
         """p's logit in parts."""
-        return score_parts(self.model, states, self.query, self.catalogue, self.items, self.popularity)
+        return score_parts(self.model, states, self.query, self.catalogue, self.items, self.popularity, self.gate_shift)
 
     def candidates(self, own: OwnCounts) -> tuple[npt.NDArray[np.bool_], sparse.csr_array]:
         """[U, N] mask (True = candidate) and known items."""
@@ -148,7 +150,7 @@ class Scorer:
         log_s = collaborative_log_s(similarity, found.own, weights.cf_repeat_weight, weights.cf_temperature, mask)
         cf_weight = weights.of_users(steps)
         joint = contributions(parts.short, parts.long, parts.bias, parts.repeat, log_s, cf_weight, weights.temperature, mask)
-        return Scores(mask, known, log_softmax(parts.logits, mask), log_s, joint)
+        return Scores(mask, known, log_softmax(parts.logits, mask), log_s, joint, parts.gate)
 
 
 def popularity_as_of(model: InterestModel, daily: DailyCounts, day: int, n_items: int) -> npt.NDArray[np.float64]:

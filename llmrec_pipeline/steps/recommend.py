@@ -29,7 +29,7 @@ INPUTS = ("events", "items", "user_sequences", "item_neighbours", "text_embeddin
 SHARES = ("short", "long", "bias", "repeat", "collaborative")
 LIST_SCHEMA = (
     "user_id string, rank int, item_id string, title string, score double, short double, long double, bias double, repeat double, "
-    "collaborative double, log_p double, log_s double, basis string"
+    "collaborative double, log_p double, log_s double, gate double, basis string"
 )
 
 
@@ -144,6 +144,7 @@ class Ranker:
             **{name: pa.array(getattr(scores.joint, name)[user, item].astype(np.float64)) for name in SHARES},
             "log_p": pa.array(scores.log_p[user, item].astype(np.float64)),
             "log_s": pa.array(scores.log_s[user, item].astype(np.float64)),
+            "gate": pa.array(scores.gate[user].astype(np.float64)),
             "basis": pa.array(basis_of(scores, states)[user].tolist(), pa.string()),
         }
         return pa.concat_tables(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -189,7 +190,9 @@ def _fit_joint(run: Run, trained: TrainedModel, dataset: Dataset, histories: His
     )
     days = window.validation_start, window.start
     head = Head(trained.model, neutral, "", "", dataset.encoder_id, *days, settings.pipeline.collaborative)
-    scorer = make_scorer(run, head, dataset, query, neighbours)
+    scorer = replace(
+        make_scorer(run, head, dataset, query, neighbours), gate_shift=0.0
+    )  # it is for lists, no part of a head_version
     wanted = targets_between(histories, window.validation_start, window.start, scorer.is_target)
     users = histories.take(np.flatnonzero(wanted.per_user))
     size = settings.pipeline.recommend.block_users

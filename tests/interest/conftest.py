@@ -31,9 +31,9 @@ NO_DROPOUT = {"dropout": 0.0, "id_dropout": 0.0}  # so that a model in training 
 def make_model() -> Callable[..., InterestModel]:
     """A model of random weights, none of them zero, so that every term shows; item i5 is untrained."""
 
-    def make(*, cell: str = "lstm", repeats: bool = True, window_steps: int = 4) -> InterestModel:
+    def make(*, cell: str = "lstm", repeats: bool = True, window_steps: int = 4, **more: object) -> InterestModel:
         config = InterestConfig.model_validate(
-            {"cell": cell, "hidden_size": 7, "item_dim": 8, "long_queries": 2, "window_steps": window_steps} | NO_DROPOUT
+            {"cell": cell, "hidden_size": 7, "item_dim": 8, "long_queries": 2, "window_steps": window_steps} | NO_DROPOUT | more
         )
         with torch.random.fork_rng():
             torch.manual_seed(3)
@@ -50,7 +50,7 @@ def make_model() -> Callable[..., InterestModel]:
                 head = model.head
                 for weight in (head.bias.weight, head.gate.length.weight, head.gate.recency.weight):
                     weight.normal_()
-                for weight in (head.popularity, head.bias_text, *head.repeat.parameters()):
+                for weight in (head.popularity, head.bias_text, *head.repeat.parameters()) if config.as_of_terms else ():
                     weight.normal_()
                 head.bias.weight[0] = 0
         return model.eval()

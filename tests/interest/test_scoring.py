@@ -14,7 +14,7 @@ from llmrec_pipeline.interest.data import Catalogue, Query
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.popularity import decayed_counts
 from llmrec_pipeline.interest.recurrence import Carry
-from llmrec_pipeline.interest.scoring import item_side, score_parts
+from llmrec_pipeline.interest.scoring import Parts, item_side, score_parts
 from llmrec_pipeline.interest.state import States
 
 Make = Callable[..., InterestModel]
@@ -102,3 +102,32 @@ def test_popularity_of_other_half_lives_is_refused(make_model: Make, catalogue: 
     states = States.empty(np.array(["a"]), model.layout)
     with pytest.raises(ModelError, match=r"popularity has shape \(6, 2, 1\), expected \(6, 2, \d\)"):
         score_parts(model, states, QUERY, catalogue, item_side(model, catalogue, text), np.zeros((N_ITEMS, 2, 1)))
+
+
+def scored(model: InterestModel, catalogue: Catalogue, text: Float32, gate_shift: float = 0.0) -> Parts:
+    states = advance(model, States.empty(HISTORIES.user_ids, model.layout), HISTORIES, catalogue, text)
+    popularity = decayed_counts(daily_of(HISTORIES), 112, model.config.popularity_half_lives, N_ITEMS, 2)
+    return score_parts(model, states, QUERY, catalogue, item_side(model, catalogue, text), popularity, gate_shift)
+
+
+def test_a_learnt_gate_is_shifted_in_its_logit(make_model: Make, catalogue: Catalogue, text: Float32) -> None:
+    plain, shifted = (scored(make_model(), catalogue, text, shift).gate.astype(np.float64) for shift in (0.0, 1.5))
+    np.testing.assert_allclose(np.log(shifted / (1 - shifted)), np.log(plain / (1 - plain)) + 1.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("gate", "silent"), [(1.0, "long"), (0.0, "short")])
+def test_a_fixed_gate_leaves_one_part_out(
+    gate: float, silent: str, make_model: Make, catalogue: Catalogue, text: Float32
+) -> None:
+    parts = scored(make_model(gate=gate), catalogue, text, gate_shift=3.0)
+    assert parts.gate.tolist() == [gate, gate]
+    heard = {"long": parts.long, "short": parts.short}
+    assert not heard.pop(silent).any()
+    assert np.abs(next(iter(heard.values()))[0]).min() > 0
+
+
+def test_without_as_of_terms_the_moment_plays_no_part(make_model: Make, catalogue: Catalogue, text: Float32) -> None:
+    model = make_model(as_of_terms=False)
+    parts = scored(model, catalogue, text)
+    assert not parts.repeat.any()
+    np.testing.assert_array_equal(parts.bias[: N_ITEMS - 1], model.head.bias.weight.detach().numpy()[1:, 0])

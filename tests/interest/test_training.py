@@ -128,3 +128,13 @@ def test_a_training_that_diverges_makes_no_model(catalogue: Catalogue, text: npt
 def test_nothing_to_train_on_is_refused(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
     with pytest.raises(ModelError, match="no target step before day 140 in 0 steps"):
         fit(histories_of({"a": [(150.0, [(0, 0)])]}), catalogue, text)
+
+
+def test_what_is_switched_off_stays_off_while_the_rest_learns(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    config = SMALL.model_copy(update={"max_epochs": 2, "id_dropout": 1.0, "as_of_terms": False, "gate": 0.5})
+    trained = fit(cycling_users(), catalogue, text, config)
+    head = trained.model.head
+    assert not trained.model.recurrence.items.ids.weight.any()
+    assert not head.popularity.any()
+    assert not torch.exp(head.repeat.strength).any()
+    assert trained.epochs[1]["loss"] < trained.epochs[0]["loss"]
