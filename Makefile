@@ -7,13 +7,14 @@ PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 READY := $(VENV)/.ready
 AIRFLOW := $(CURDIR)/.venv-airflow
+PEERS := $(CURDIR)/.venv-peers
 DELTA := 4.4.0
 DELTA_SPARK := delta-spark_4.2_2.13
 SPARK_HOME = $$($(VENV)/bin/python -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])')
 # spark-submit finds Spark and Python by these three, and by nothing else
 ENVIRONMENT = SPARK_HOME="$(SPARK_HOME)" PYSPARK_PYTHON="$(VENV)/bin/python" PATH="$(VENV)/bin:$$PATH"
 
-.PHONY: help setup demo test test-faults test-airflow lint format docs shell clean bench-demo bench-ingest bench-encode
+.PHONY: help setup demo test test-faults test-airflow lint format docs shell clean bench-demo bench-ingest bench-encode bench-quality
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -63,6 +64,15 @@ bench-ingest: $(READY) ## ingest against Spark's own reader, pandas, and itself 
 bench-encode: $(READY) ## encode against sentence-transformers, its own kernel and matmul (PARTS="retail long" for some)
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e ".[read,dev,bench]"
 	@$(ENVIRONMENT) env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(VENV)/bin/python benchmarks/bench_encode.py $(PARTS)
+
+bench-quality: $(READY) $(PEERS)/.ready ## lists against baselines, their tuned sum and tuned peers (PARTS="video" for some)
+	@$(ENVIRONMENT) $(VENV)/bin/python benchmarks/bench_quality.py $(PARTS)
+
+$(PEERS)/.ready: benchmarks/quality_peers.txt | $(READY)
+	@echo "Setting up .venv-peers ..."
+	@test -x $(PEERS)/bin/python || $(VENV)/bin/uv venv --quiet --python $(VENV)/bin/python $(PEERS)
+	@$(VENV)/bin/uv pip install --quiet --python $(PEERS)/bin/python -r $<
+	@touch $@
 
 docs: $(READY) ## write docs/tables.md from the table definitions
 	@$(VENV)/bin/python -m llmrec_pipeline.tables > docs/tables.md

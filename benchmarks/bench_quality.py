@@ -1,7 +1,7 @@
-"""Recommendation quality: the joint model beside its parts, the baselines and their tuned sum; `make bench-quality`.
+"""Recommendation quality: the joint model beside its parts, the baselines, their tuned sum and peers; `make bench-quality`.
 
 video     MovieLens 100K, leave-last-step-out (ml-100k in the data folder; conf/domains/video.yaml).
-news      MIND's click histories, leave-last-step-out (mind in the data folder; conf/domains/news.yaml).
+news      MIND's click histories, whose times are only an order, leave-last-step-out (mind in the data folder; conf/domains/news.yaml).
 retail    Online Retail II (shipped), three rolling windows of 28 days; conf/domains/retail.yaml.
 
 Parts named on the command line are run, all by default; three seeds each. LLMREC_DATA is the data folder (default: data); a part
@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from protocol import FIRST_TIME, Found, Task, last_step, measure, window
+from protocol import ALL, FIRST_TIME, Found, Task, in_order, last_step, measure, window
+from quality_peers import PEERS, case_of, peer_figures, with_peers
 from report import ROOT, Figure, figure, raw_repeats, repeat_of_commit, write_result
 
 from llmrec_pipeline.cli import run_step
@@ -43,8 +44,9 @@ FILES: dict[str, dict[str, str]] = {  # domain -> override -> file in the data f
     "retail": {},
 }
 WINDOWS = {"retail": 3}  # how many of the last; other domains: leave-last-step-out
+WITH_PEERS = ("video",)
+IN_ORDER = ("news",)  # clicks in impressions are left out
 PARTS = ("joint", "p", "s")  # of the joint model
-ALL = "all"
 BARS = {  # figure -> domain, slice, models that it is against (None: every baseline), bar and aim
     "against the best baseline or their tuned sum": [("video", ALL, None, 1.10, 1.30), ("news", ALL, None, 1.10, 1.50)],
     "against the best single baseline": [("retail", ALL, "single", 1.05, 1.20)],
@@ -64,8 +66,10 @@ def main() -> int:
         if not all((DATA / file).exists() for file in FILES[domain].values()):
             print(f"{domain}: {DATA} lacks {', '.join(FILES[domain].values())}; set LLMREC_DATA to the folder that has them")
             continue
-        periods = range(WINDOWS.get(domain, 1))
-        newest[domain] = compared([[of_seed(domain, period, seed) for seed in SEEDS] for period in periods])
+        periods = [{seed: of_seed(domain, period, seed) for seed in SEEDS} for period in range(WINDOWS.get(domain, 1))]
+        if domain in WITH_PEERS:
+            with_peers(case_of(domain, task_of(domain, settings_of(domain), 0)), periods[0], KS)
+        newest[domain] = compared([list(seeds.values()) for seeds in periods])
         raw.write_text(json.dumps(repeats, indent=1) + "\n")
     return write_result("quality", newest, repeats, figures(newest))
 
@@ -105,7 +109,7 @@ def task_of(domain: str, settings: Settings, period: int) -> Task:
             file.write_bytes(pickle.dumps((dataset, dataset.histories(shards.to_table()))))
     dataset, histories = pickle.loads(file.read_bytes())
     if domain not in WINDOWS:
-        return last_step(settings, dataset, histories)
+        return last_step(settings, dataset, in_order(histories) if domain in IN_ORDER else histories)
     day, days = settings.pipeline.day, settings.pipeline.evaluation.window_days
     last = (date.fromisoformat(day) - date(1970, 1, 1)).days if day else int(histories.step_day.max())
     return window(settings, dataset, histories, window_ending(int(histories.step_day.min()), last - period * days, days))
@@ -161,12 +165,15 @@ def figures(found: dict[str, Any]) -> list[Figure]:
     for domain in FILES:
         for part in PARTS[1:] if domain in found else ():
             rows.append(_against(f"{domain}: joint NDCG@10 against {part} alone", found[domain]["slices"][ALL], part, None, None))
+        rows += peer_figures(domain, found[domain]) if domain in found else []
     return rows
 
 
 def _against(title: str, of: dict[str, Any], against: str | None, bar: float | None, aim: float | None) -> Figure:
     ndcg = {name: row["metrics"]["ndcg_10"] for name, row in of["models"].items()}
-    baselines = [name for name in ndcg if name not in PARTS and (against is None or name != "tuned_sum")]
+    baselines = [
+        name for name in ndcg if name not in PARTS and not name.startswith(PEERS) and (against is None or name != "tuned_sum")
+    ]
     best = against if against in ndcg else max(baselines, key=lambda name: ndcg[name])
     value, low, high = of["models"][best]["joint_over"]
     note = f"[{low:.3f}, {high:.3f}], {ndcg['joint']:.4f} against {ndcg[best]:.4f} of {best}, {of['users']:,} users"

@@ -39,6 +39,7 @@ Float32 = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int64]
 BLOCK_USERS = 512
 BEFORE_ALL = np.iinfo(np.int32).min
+ALL = "all"
 FIRST_TIME = "first_time"  # candidates and targets without what the user knows
 
 
@@ -101,15 +102,27 @@ def window(settings: Settings, dataset: Dataset, histories: Histories, found: Wi
     return Task(settings, dataset, past, moment(found.validation_start, found.start), moment(found.start, found.end))
 
 
+def is_target(settings: Settings) -> list[bool]:
+    """[types]"""
+    return [kind.target for kind in settings.domain.event_types.values()]
+
+
+def in_order(histories: Histories) -> Histories:
+    """The steps of the log's first instant, put a second apart: histories whose times are only an order, and nothing of later."""
+    first = float(histories.step_time.min())
+    kept = histories.earlier(Query(np.nextafter(first, np.inf), int(histories.step_day.min())))
+    place = np.arange(kept.n_steps) - kept.step_offsets[:-1][kept.step_user]
+    return replace(kept, step_time=kept.step_time + place / 86_400)
+
+
 def _of_all(settings: Settings, dataset: Dataset) -> tuple[Any, ...]:
-    is_target = np.array([kind.target for kind in settings.domain.event_types.values()])
-    return dataset.catalogue, dataset.daily, dataset.text_vectors, settings.pipeline.interest, is_target
+    targets = np.array(is_target(settings))
+    return dataset.catalogue, dataset.daily, dataset.text_vectors, settings.pipeline.interest, targets
 
 
 def _events(histories: Histories, held: HeldOut, steps: npt.NDArray[np.bool_], settings: Settings) -> Targets:
     """Target events of the held-out users in `steps` [S]."""
-    is_target = np.array([kind.target for kind in settings.domain.event_types.values()])
-    wanted = steps[histories.event_step] & is_target[histories.event_type] & (histories.item >= 0)
+    wanted = steps[histories.event_step] & np.array(is_target(settings))[histories.event_type] & (histories.item >= 0)
     user = np.searchsorted(held.histories.user_ids, histories.user_ids[histories.step_user[histories.event_step[wanted]]])
     per_user = np.bincount(user, minlength=held.histories.n_users)
     return Targets(np.concatenate([[0], np.cumsum(per_user)]).astype(np.int64), histories.item[wanted])
@@ -127,13 +140,19 @@ class Asked:
     targets: Targets  # events
     steps: Int  # [B] history length
 
+    def block(self, log_p: Float32) -> Block:
+        """What the fit takes of a p of these users, [B, N]."""
+        found = self.scorer.similar(self.parts.own)
+        return Block(log_p, found.similarity, found.own, found.transition, self.mask, self.targets, self.steps)
 
-def learn(task: Task, seed: int) -> TrainedModel:
-    """p, with its epoch chosen on validation."""
+
+def learn(task: Task, seed: int) -> tuple[TrainedModel, list[dict[str, float]]]:
+    """p, with its epoch chosen on validation; and each epoch's figures with its seconds."""
+    epochs: list[dict[str, float]] = []
     settings, dataset = task.settings, task.dataset
     config = settings.pipeline.interest
     torch.set_num_threads(config.threads)
-    return train(
+    trained = train(
         task.past,
         task.validation.held,
         task.catalogue,
@@ -145,7 +164,9 @@ def learn(task: Task, seed: int) -> TrainedModel:
         repeats=settings.domain.repeats,
         period=(task.validation.query, task.test.query),
         seed=seed,
+        on_epoch=epochs.append,
     )
+    return trained, epochs
 
 
 def neutral(task: Task) -> JointWeights:
@@ -188,10 +209,8 @@ def _of_rows(targets: Targets, rows: Int) -> Targets:
 
 def fit(task: Task, trained: TrainedModel) -> JointFit:
     """w, tau, lambda and theta, on validation."""
-    blocks = [
-        Block(log_softmax(a.parts.logits, a.mask), *vars(a.scorer.similar(a.parts.own)).values(), a.mask, a.targets, a.steps)
-        for a in asked(task, trained, task.validation, neutral(task))
-    ]
+    found = asked(task, trained, task.validation, neutral(task))
+    blocks = [a.block(log_softmax(a.parts.logits, a.mask)) for a in found]
     return fit_joint(lambda: iter(blocks), task.settings.pipeline.joint)
 
 
@@ -208,9 +227,8 @@ class Plain:
     """The baselines at a moment."""
 
     def __init__(self, task: Task, moment: Moment) -> None:
-        is_target = [kind.target for kind in task.settings.domain.event_types.values()]
-        self._task, self._moment, self._types = task, moment, is_target
-        recipe = Recipe(task.catalogue.n_items, is_target, _type_weights(task), task.settings.pipeline.collaborative)
+        self._task, self._moment, self._types = task, moment, is_target(task.settings)
+        recipe = Recipe(task.catalogue.n_items, self._types, _type_weights(task), task.settings.pipeline.collaborative)
         self._counted = count(recipe, task.dataset.daily, [moment.query], slices(moment.counted))[0]
 
     def scores(self, rows: Int) -> dict[str, Any]:
@@ -254,12 +272,12 @@ class Found:
 def measure(task: Task, seed: int, ks: tuple[int, ...], *, baselines: bool = True) -> Found:
     """Trains, fits and tests; without baselines where they were measured before."""
     began = time.perf_counter()
-    trained = learn(task, seed)
+    trained, epochs = learn(task, seed)
     seconds = time.perf_counter() - began
     fitted = fit(task, trained)
     choice = tune_sum(task, trained) if baselines else None
     plain = Plain(task, task.test) if baselines else None
-    told = {"epochs": trained.epochs, "train_s": seconds, "weights": fitted.weights.to_dict()}
+    told = {"epochs": epochs, "train_s": seconds, "weights": fitted.weights.to_dict()}
     found = Found(task.test.held.histories.user_ids, {}, told | ({"tuned_sum": choice.weights} if choice else {}))
     for a in asked(task, trained, task.test, fitted.weights):
         scores = a.scorer.fuse(a.parts, a.steps)
@@ -267,7 +285,7 @@ def measure(task: Task, seed: int, ks: tuple[int, ...], *, baselines: bool = Tru
         if plain and choice:
             models |= plain.scores(a.rows)
             models["tuned_sum"] = weighted_sum(models, choice.weights, a.mask)
-        masks = {"all": a.mask}
+        masks = {ALL: a.mask}
         if task.settings.domain.repeats:
             masks[FIRST_TIME] = a.mask & ~a.known.toarray().astype(bool)
         for name, of_model in models.items():
