@@ -196,7 +196,7 @@ def _fit_joint(run: Run, trained: TrainedModel, dataset: Dataset, histories: His
     wanted = targets_between(histories, window.validation_start, window.start, scorer.is_target)
     users = histories.take(np.flatnonzero(wanted.per_user))
     size = settings.pipeline.recommend.block_users
-    blocks = [_block(scorer, part, window) for part in user_slices(users, size)]  # 13 bytes a user with a target and item
+    blocks = [_block(scorer, part, window) for part in user_slices(users, size)]  # 17 bytes a user with a target and item
     return fit_joint(lambda: iter(blocks), settings.pipeline.joint)
 
 
