@@ -93,7 +93,7 @@ def case_of(name: str, task: Task) -> Case:
 def with_peers(case: Case, seeds: dict[int, Found], ks: tuple[int, ...]) -> None:
     """Adds to what was found of each seed the peers of that seed, among all candidates; nothing where their environment is not set up.
 
-    Of each peer: alone, with the text, with text and s; and how it was trained.
+    Of each peer: without and with the text, each alone and fused with s; and how it was trained.
     """
     if not PYTHON.exists():
         print(f"{case.name}: no peers, for {PYTHON} is not there; make bench-quality sets it up")
@@ -102,14 +102,13 @@ def with_peers(case: Case, seeds: dict[int, Found], ks: tuple[int, ...]) -> None
         told = found.report.setdefault("peers", {})
         for peer in PEERS:
             recipe, trials = tuned(case, peer)
-            plain = trained(case, recipe | {"text": False, "seed": seed})
-            with_text = trained(case, recipe | {"text": True, "seed": seed})
-            fitted = fit_joint(lambda of=with_text["validation"]: _with_p(case.validation, of), case.grids).weights
-            told[peer] = {"recipe": recipe, "trials": trials, "epochs": plain["epochs"]}
-            told[f"{peer}_text_s"] = {"epochs": with_text["epochs"], "weights": fitted.to_dict()}
-            _add(found, peer, case.test, plain["test"], None, ks)
-            _add(found, f"{peer}_text", case.test, with_text["test"], None, ks)
-            _add(found, f"{peer}_text_s", case.test, with_text["test"], fitted, ks)
+            told[peer] = {"recipe": recipe, "trials": trials}
+            for name, text in ((peer, False), (f"{peer}_text", True)):
+                one = trained(case, recipe | {"text": text, "seed": seed})
+                fitted = fit_joint(lambda of=one["validation"]: _with_p(case.validation, of), case.grids).weights
+                told[name] = told.get(name, {}) | {"epochs": one["epochs"], "weights": fitted.to_dict()}
+                _add(found, name, case.test, one["test"], None, ks)
+                _add(found, f"{name}_s", case.test, one["test"], fitted, ks)
 
 
 def tuned(case: Case, peer: str) -> tuple[dict[str, Any], list[float]]:
@@ -139,18 +138,22 @@ def trained(case: Case, recipe: dict[str, Any], script: Path = PEER) -> dict[str
 
 
 def peer_figures(domain: str, found: dict[str, Any]) -> list[Figure]:
-    """The joint model against the best peer alone and the best with the same text and fusion, and the seconds to the former's NDCG@10."""
+    """The joint model against the best peer and the best with the same fusion, and the seconds to the former's NDCG@10."""
     models, rows = found["slices"][ALL]["models"], []
-    for ending, said, bar, aim in (("", "", 1.10, 1.30), ("_text_s", " with the same text and fusion", 1.00, 1.10)):
-        of = {peer: models[peer + ending] for peer in PEERS if peer + ending in models}
+    sides = (
+        ("best peer", [*PEERS, *(f"{peer}_text" for peer in PEERS)], 1.10, 1.30),
+        ("best peer with the same fusion", [f"{peer}{text}_s" for peer in PEERS for text in ("", "_text")], 1.00, 1.10),
+    )
+    for side, names, bar, aim in sides:
+        of = {name: models[name] for name in names if name in models}
         if not of:
             return []
         best = max(of, key=lambda peer: of[peer]["metrics"]["ndcg_10"])
         value, low, high = of[best]["joint_over"]
         ndcg = [row["metrics"]["ndcg_10"] for row in (models["joint"], of[best])]
         note = f"[{low:.3f}, {high:.3f}], {ndcg[0]:.4f} against {ndcg[1]:.4f} of {best}"
-        rows.append(figure(f"{domain}: joint NDCG@10 against the best peer{said}", value, "x", "higher", bar, aim, note))
-        if not ending:
+        rows.append(figure(f"{domain}: joint NDCG@10 against the {side}", value, "x", "higher", bar, aim, note))
+        if side == "best peer":
             peer, ours = np.mean([_seconds(run, best) for run in found["runs"][0]], axis=0)
             note = f"{ours:.0f} s of training against {peer:.0f} s of {best}, to its best validation NDCG@10; mean of the seeds"
             name = f"{domain}: training to the best peer's NDCG@10"
