@@ -77,7 +77,8 @@ def main() -> int:
 
 def of_seed(domain: str, period: int, seed: int) -> Found:
     """What `protocol.measure` found, kept under all that it follows from."""
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((ROOT / "llmrec_pipeline").rglob("*.py")))).hexdigest()
+    files = [*sorted((ROOT / "llmrec_pipeline").rglob("*.py")), ROOT / "benchmarks/protocol.py"]
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     settings = settings_of(domain)
     follows = {"config": settings.pipeline.model_dump(mode="json"), "domain": settings.domain.model_dump(mode="json")}
     key = hash_json(follows | {"period": period, "seed": seed, "code": code})

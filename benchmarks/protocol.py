@@ -269,22 +269,20 @@ class Found:
         models.setdefault(model, np.full((len(self.user_ids), *found.shape[1:]), np.nan))[rows] = found
 
 
-def measure(task: Task, seed: int, ks: tuple[int, ...], *, baselines: bool = True) -> Found:
-    """Trains, fits and tests; without baselines where they were measured before."""
+def measure(task: Task, seed: int, ks: tuple[int, ...]) -> Found:
+    """Trains, fits and tests."""
     began = time.perf_counter()
     trained, epochs = learn(task, seed)
     seconds = time.perf_counter() - began
     fitted = fit(task, trained)
-    choice = tune_sum(task, trained) if baselines else None
-    plain = Plain(task, task.test) if baselines else None
-    told = {"epochs": epochs, "train_s": seconds, "weights": fitted.weights.to_dict()}
-    found = Found(task.test.held.histories.user_ids, {}, told | ({"tuned_sum": choice.weights} if choice else {}))
+    choice, plain = tune_sum(task, trained), Plain(task, task.test)
+    told = {"epochs": epochs, "train_s": seconds, "weights": fitted.weights.to_dict(), "tuned_sum": choice.weights}
+    found = Found(task.test.held.histories.user_ids, {}, told)
     for a in asked(task, trained, task.test, fitted.weights):
         scores = a.scorer.fuse(a.parts, a.steps)
-        models: dict[str, Any] = {"joint": scores.joint.score, "p": scores.log_p, "s": scores.log_s}
-        if plain and choice:
-            models |= plain.scores(a.rows)
-            models["tuned_sum"] = weighted_sum(models, choice.weights, a.mask)
+        baselines = plain.scores(a.rows)
+        models: dict[str, Any] = {"joint": scores.joint.score, "p": scores.log_p, "s": scores.log_s, **baselines}
+        models["tuned_sum"] = weighted_sum(baselines, choice.weights, a.mask)
         masks = {ALL: a.mask}
         if task.settings.domain.repeats:
             masks[FIRST_TIME] = a.mask & ~a.known.toarray().astype(bool)

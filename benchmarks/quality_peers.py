@@ -22,7 +22,7 @@ from report import ROOT, Figure, figure
 from llmrec_pipeline.config import JointConfig, hash_json
 from llmrec_pipeline.evaluation.metrics import block_metrics
 from llmrec_pipeline.interest.data import Histories
-from llmrec_pipeline.recommendation import Block, JointWeights, collaborative_log_s, fit_joint, mixed_similarity
+from llmrec_pipeline.recommendation import Block, JointWeights, fit_joint, weighed_log_s
 
 PYTHON = ROOT / ".venv-peers/bin/python"
 PEER = ROOT / "benchmarks/quality_peer.py"
@@ -30,27 +30,19 @@ WORK = ROOT / "benchmarks/work/quality/peers"
 FIXED = {"heads": 2, "batch": 32, "epochs": 60, "patience": 4, "threads": 1}
 PEERS = ("sasrec", "gru4rec")
 TUNING_SEED = 17
+BLOCKS = {"sasrec": (2, 1), "gru4rec": (1, 2)}  # of the first trial, and of the one that tries another depth
 TRIALS = {  # eight of each peer: what differs from the first of them
-    "sasrec": (
-        {"factors": 64, "blocks": 2, "dropout": 0.2, "lr": 0.003, "length": 50},
+    peer: (
+        {"factors": 64, "blocks": blocks, "dropout": 0.2, "lr": 0.003, "length": 50},
         {"dropout": 0.4},
         {"factors": 128, "dropout": 0.4},
-        {"blocks": 1},
+        {"blocks": other},
         {"length": 100, "dropout": 0.3},
         {"length": 200, "dropout": 0.3},
         {"lr": 0.0015, "factors": 128, "dropout": 0.3},
         {"factors": 128, "dropout": 0.5, "length": 100},
-    ),
-    "gru4rec": (
-        {"factors": 64, "blocks": 1, "dropout": 0.2, "lr": 0.003, "length": 50},
-        {"dropout": 0.4},
-        {"factors": 128, "dropout": 0.4},
-        {"blocks": 2},
-        {"length": 100, "dropout": 0.3},
-        {"length": 200, "dropout": 0.3},
-        {"lr": 0.0015, "factors": 128, "dropout": 0.3},
-        {"factors": 128, "dropout": 0.5, "length": 100},
-    ),
+    )
+    for peer, (blocks, other) in BLOCKS.items()
 }
 
 
@@ -206,7 +198,6 @@ def _add(found: Found, model: str, place: Place, log_p: Float32, weights: JointW
     for rows, block in zip(place.rows, _with_p(place, log_p), strict=True):
         score = block.log_p
         if weights:
-            similarity = mixed_similarity(block.similarity, block.transition, weights.cf_transition_weight, block.mask)
-            log_s = collaborative_log_s(similarity, block.own, weights.cf_repeat_weight, weights.cf_temperature, block.mask)
+            log_s = weighed_log_s(block.similarity, block.own, block.transition, weights, block.mask)
             score = np.where(block.mask, score + weights.of_users(block.history_length)[:, None] * log_s, 0)
         found.add(ALL, model, rows, block_metrics(score, block.mask, block.targets, ks))

@@ -11,6 +11,7 @@ from llmrec_pipeline.recommendation.joint import (
     log_softmax,
     mixed_similarity,
     standardise,
+    weighed_log_s,
 )
 from llmrec_pipeline.recommendation.ranking import TopK, top_k
 from llmrec_pipeline.recommendation.targets import Targets
@@ -31,4 +32,5 @@ __all__ = [
     "mixed_similarity",
     "standardise",
     "top_k",
+    "weighed_log_s",
 ]

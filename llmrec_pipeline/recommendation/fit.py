@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from llmrec_pipeline.config import JointConfig
 from llmrec_pipeline.errors import ModelError
-from llmrec_pipeline.recommendation.joint import JointWeights, collaborative_log_s, history_bucket, mixed_similarity, standardise
+from llmrec_pipeline.recommendation.joint import JointWeights, history_bucket, mixed_similarity, standardise, weighed_log_s
 from llmrec_pipeline.recommendation.targets import Targets
 
 Float = npt.NDArray[np.floating[Any]]
@@ -117,8 +117,7 @@ def _fusion_losses(
     block: Block, weights: JointWeights, grids: JointConfig
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """[temperatures, B, L] summed cross-entropy of y by history bucket, and [B] users with a target."""
-    similarity = mixed_similarity(block.similarity, block.transition, weights.cf_transition_weight, block.mask)
-    log_s = collaborative_log_s(similarity, block.own, weights.cf_repeat_weight, weights.cf_temperature, block.mask)
+    log_s = weighed_log_s(block.similarity, block.own, block.transition, weights, block.mask)
     log_s, log_p = np.where(block.mask, log_s, 0), np.where(block.mask, block.log_p, 0)
     bucket = history_bucket(block.history_length, weights.history_edges)
     buckets = len(weights.history_edges) + 1

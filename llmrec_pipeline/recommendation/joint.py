@@ -145,6 +145,12 @@ def collaborative_log_s(similarity: Float, own: Float, w: float, tau: float, mas
     return log_softmax((standardise(similarity, mask) + np.float32(w) * standardise(own, mask)) / np.float32(tau), mask)
 
 
+def weighed_log_s(similarity: Float, own: Float, transition: Float, weights: JointWeights, mask: Bool) -> Float:
+    """[U, N] log s under fitted weights, from what it is made of: `mixed_similarity`, then `collaborative_log_s`."""
+    mixed = mixed_similarity(similarity, transition, weights.cf_transition_weight, mask)
+    return collaborative_log_s(mixed, own, weights.cf_repeat_weight, weights.cf_temperature, mask)
+
+
 def joint_log_y(log_p: Float, log_s: Float, cf_weight: npt.ArrayLike, temperature: float, mask: Bool) -> Float:
     """[U, N] log y = log softmax((log p + lambda log s) / theta) over the candidates (DESIGN 1.5).
 

@@ -33,10 +33,9 @@ from llmrec_pipeline.recommendation.joint import (
     Contributions,
     JointWeights,
     candidate_mask,
-    collaborative_log_s,
     contributions,
     log_softmax,
-    mixed_similarity,
+    weighed_log_s,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -146,8 +145,7 @@ class Scorer:
         mask, known = self.candidates(parts.own)
         found = self.similar(parts.own)
         weights = self.weights
-        similarity = mixed_similarity(found.similarity, found.transition, weights.cf_transition_weight, mask)
-        log_s = collaborative_log_s(similarity, found.own, weights.cf_repeat_weight, weights.cf_temperature, mask)
+        log_s = weighed_log_s(found.similarity, found.own, found.transition, weights, mask)
         cf_weight = weights.of_users(steps)
         joint = contributions(parts.short, parts.long, parts.bias, parts.repeat, log_s, cf_weight, weights.temperature, mask)
         return Scores(mask, known, log_softmax(parts.logits, mask), log_s, joint, parts.gate)
