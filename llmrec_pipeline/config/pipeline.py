@@ -108,6 +108,11 @@ class InterestConfig(Section):
     batch_steps: PositiveInt = Field(
         256, description="steps of one update (users x steps of a window); bounds memory to batch * items"
     )
+    softmax_items: PositiveInt = Field(
+        8192,
+        description="most items that the softmax of training runs over; of a larger catalogue each update takes its own items and as many "
+        "others at random, corrected for those not drawn",
+    )
     threads: PositiveInt = Field(
         1,
         description="torch threads of training; at these sizes a second one waits more than it works, and more change float sums",

@@ -1,7 +1,12 @@
-"""What training minimises: full softmax cross-entropy of the next target-bearing step's items (DESIGN 1.4, 1.5; article 3).
+"""What training minimises: softmax cross-entropy of the next target-bearing step's items (DESIGN 1.4, 1.5; article 3).
 
-Legend: B users of a batch, T steps of a window, P examples in it, N items, K text dimensions, D item dimensions, G units of the
-recurrent state, F counted features, M own items of the examples, E behaviour types, R half-lives of own counts.
+The softmax runs over all items, or, of a large catalogue, over the batch's own items and a sample of the others, each drawn or not
+by itself, the more often a target the likelier, and weighed by the inverse of that probability (log-Q correction, Bengio and Senecal
+2008; Horvitz and Thompson 1952).
+
+Legend: B users of a batch, T steps of a window, P examples in it, N items, C of them in the softmax, K text dimensions, D item
+dimensions, G units of the recurrent state, F counted features, M own items of the examples, E behaviour types, R half-lives of own
+counts.
 """
 
 from dataclasses import dataclass
@@ -34,6 +39,7 @@ class Inputs:
     examples: Examples
     popularity: Tensor  # [D, N, F]
     absent: Tensor  # [D, N]
+    drawn: npt.NDArray[np.float32]  # [N] probability that an item which no example of an update points to is in its softmax
 
 
 def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples) -> Inputs:
@@ -45,51 +51,90 @@ def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: Inter
         examples=examples,
         popularity=torch.from_numpy(examples.popularity),
         absent=torch.from_numpy(examples.absent),
+        drawn=_drawn(np.bincount(examples.targets.item, minlength=catalogue.n_items) + 1.0, model.config.softmax_items),
     )
+
+
+def _drawn(often: npt.NDArray[np.floating], most: int) -> npt.NDArray[np.float32]:
+    """Probabilities in proportion to `often`, at most 1, whose sum is `most`."""
+    order = np.argsort(-often)
+    left = np.cumsum(often[order][::-1])[::-1]  # of the items from this place on
+    certain = int(np.argmax((most - np.arange(len(order))) * often[order] < left)) if most < len(order) else len(order)
+    found = np.ones(len(order), dtype=np.float32)
+    found[order[certain:]] = (most - certain) * often[order[certain:]] / left[min(certain, len(order) - 1)]
+    return found
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The items that the softmax of one update runs over."""
+
+    item: Int  # [C] ascending
+    column: Int  # [N] place of an item in `item`; -1: it has none
+    log_weight: Tensor  # [C] log of how many items each stands for: 0 of those that had to be there
 
 
 def window_loss(model: InterestModel, carry: Carry, window: Window, inputs: Inputs) -> tuple[Tensor, Carry, float]:
     """Weighted sum of the losses of the window's examples, the state behind the window (cut off), and the sum of weights."""
     batch, width = window.time.shape
-    vectors, outputs = _vectors(model, window, inputs)
+    bearing = inputs.examples.weight[window.steps] > 0
+    steps, cells = window.steps[bearing], torch.from_numpy(window.cells[bearing])
+    candidates = _candidates(model, steps, inputs)
+    vectors, outputs = _vectors(model, window, candidates, inputs)
     seen = torch.minimum(torch.arange(width + 1).expand(batch, -1), window.length[:, None])  # [B, T + 1]
     states = model.recurrence.scan(carry, window, seen, vectors)
     after = states.at(torch.arange(batch), window.length).detach()
-    bearing = inputs.examples.weight[window.steps] > 0
-    steps, cells = window.steps[bearing], torch.from_numpy(window.cells[bearing])
     if not len(steps):
         return torch.zeros(()), after, 0.0
     row, column = cells // width, cells % width
     before = states.at(row, column)  # the state before step t is the one after t steps
-    logits = _logits(model, before, window.time[row, column], steps, outputs, inputs)
-    loss, weight = _cross_entropy(logits, steps, inputs)
+    logits = _logits(model, before, window.time[row, column], steps, candidates, outputs, inputs)
+    loss, weight = _cross_entropy(logits, steps, candidates, inputs)
     return loss, after, weight
 
 
-def _vectors(model: InterestModel, window: Window, inputs: Inputs) -> tuple[Vectors, Tensor]:
-    """Vectors of the window's behaviours and, tied to them, f [N, D] of all catalogue items."""
+def _candidates(model: InterestModel, steps: Int, inputs: Inputs) -> Candidates:
+    """Those that the examples point to, and the others by the draw; all of a catalogue of at most `softmax_items`."""
+    examples, probability = inputs.examples, inputs.drawn.copy()
+    for rows in (examples.targets, examples.own) if model.repeats else (examples.targets,):
+        probability[rows.item[ranges(rows.offsets[steps], rows.offsets[steps + 1] - rows.offsets[steps])]] = 1
+    all_there = probability.min() == 1  # the random stream stays as it is where nothing is drawn
+    item = np.arange(len(probability)) if all_there else np.flatnonzero(torch.rand(len(probability)).numpy() < probability)
+    column = np.full(len(probability), -1)
+    column[item] = np.arange(len(item))
+    return Candidates(item, column, -torch.log(torch.from_numpy(probability[item])))
+
+
+def _vectors(model: InterestModel, window: Window, candidates: Candidates, inputs: Inputs) -> tuple[Vectors, Tensor]:
+    """Vectors of the window's behaviours and, tied to them, f [C, D] of the candidates."""
     items = model.recurrence.items
-    rows = np.union1d(inputs.item_text.numpy(), window.event_text.numpy())
+    item_text = inputs.item_text[torch.from_numpy(candidates.item)]
+    rows = np.union1d(item_text.numpy(), window.event_text.numpy())
     rows = rows[rows > 0]
     empty = torch.zeros(len(inputs.text) + 1, model.config.item_dim)
     texts = empty.index_copy(0, torch.from_numpy(rows), items.tower(torch.from_numpy(inputs.text[rows - 1])))
     vectors = Vectors(texts, items.id_table(model.config.id_dropout, model.training))
-    return vectors, vectors(inputs.item_text, torch.from_numpy(inputs.item_row))
+    return vectors, vectors(item_text, torch.from_numpy(inputs.item_row[candidates.item]))
 
 
-def _logits(model: InterestModel, states: Carry, query_time: Tensor, steps: Int, items: Tensor, inputs: Inputs) -> Tensor:
-    """[P, N] p's logit before each example's step; masked items are -inf."""
+def _logits(
+    model: InterestModel, states: Carry, query_time: Tensor, steps: Int, candidates: Candidates, items: Tensor, inputs: Inputs
+) -> Tensor:
+    """[P, C] p's logit before each example's step, plus the log of how many items it stands for; masked items are -inf."""
     head, examples = model.head, inputs.examples
     short, long, gate = head.interest(states, query_time)
     interest = gate[:, None] * short + (1 - gate)[:, None] * long  # [P, G]
     days, day = np.unique(examples.day_row[steps], return_inverse=True)
     bias, log_share = _day_bias(model, torch.from_numpy(days), inputs)
-    logits = head.w1(interest) @ items.T + F.embedding(torch.from_numpy(day), bias)  # [P, N]
+    of_day = bias.index_select(1, torch.from_numpy(candidates.item)) + candidates.log_weight  # [days, C]
+    logits = head.w1(interest) @ items.T + F.embedding(torch.from_numpy(day), of_day)  # [P, C]
     rows = examples.own if model.repeats else examples.known
     position, item, decayed = rows.of_steps(steps)
-    cell = torch.from_numpy(position * items.shape[0] + item)
+    there = candidates.column[item] >= 0  # all own items are, of those that are masked the drawn
+    position, item, decayed = position[there], item[there], decayed[there]
+    cell = torch.from_numpy(position * logits.shape[1] + candidates.column[item])
     if model.repeats:
-        of_item = log_share.flatten().index_select(0, torch.from_numpy(day[position] * items.shape[0] + item))
+        of_item = log_share.flatten().index_select(0, torch.from_numpy(day[position] * log_share.shape[1] + item))
         counts = torch.from_numpy(decayed).view(len(item), *head.repeat.strength.shape)  # [M, E, R]
         repeat = head.repeat(torch.from_numpy(position), counts, len(steps), of_item)
         changed: Tensor = logits.flatten().index_add(0, cell, repeat)
@@ -106,12 +151,13 @@ def _day_bias(model: InterestModel, days: Tensor, inputs: Inputs) -> tuple[Tenso
     return masked, bias - torch.logsumexp(masked, dim=1, keepdim=True)
 
 
-def _cross_entropy(logits: Tensor, steps: Int, inputs: Inputs) -> tuple[Tensor, float]:
+def _cross_entropy(logits: Tensor, steps: Int, candidates: Candidates, inputs: Inputs) -> tuple[Tensor, float]:
     """Sum over examples of their weight times the mean of -log p over the step's target items; and the sum of weights."""
     targets, weight = inputs.examples.targets, inputs.examples.weight[steps]
     lengths = targets.offsets[steps + 1] - targets.offsets[steps]
     position = np.repeat(np.arange(len(steps)), lengths)
-    cell = torch.from_numpy(position * logits.shape[1] + targets.item[ranges(targets.offsets[steps], lengths)])
+    column = candidates.column[targets.item[ranges(targets.offsets[steps], lengths)]]
+    cell = torch.from_numpy(position * logits.shape[1] + column)
     share = torch.from_numpy((weight / lengths)[position].astype(np.float32))
     total = torch.logsumexp(logits, dim=1) @ torch.from_numpy(weight)
     return total - logits.flatten().index_select(0, cell) @ share, float(weight.sum(dtype=np.float64))

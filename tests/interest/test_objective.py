@@ -87,3 +87,31 @@ def test_gradients_do_not_cross_windows_but_states_do(
     assert weight > 0
     assert not any(getattr(after, name).requires_grad for name in ("h", "c", "numerator", "sums"))
     assert after.steps.tolist() == np.minimum(np.diff(histories.step_offsets), 2).tolist()
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_a_sampled_softmax_has_on_average_the_normaliser_of_the_full_one(
+    repeats: bool, make_model: Callable[..., InterestModel], catalogue: Catalogue, text: Float32
+) -> None:
+    """exp(loss) is the normaliser over exp(the target's logit), so its mean over draws is that of all items, whatever is drawn."""
+    histories = random_histories(np.random.default_rng(6), n_users=8)
+
+    def odds(softmax_items: int, draws: int) -> list[float]:
+        model = make_model(repeats=repeats, softmax_items=softmax_items, target_exponent=0, user_exponent=0).train()
+        inputs = inputs_of(
+            histories, catalogue, text, model, examples_of(histories, catalogue, daily_of(histories), model.config, BUYS, repeats)
+        )
+        found = []
+        for user in np.flatnonzero(np.diff(histories.step_offsets) > 1):
+            carry = Carry.of(States.empty(histories.user_ids[[user]], model.layout), model.layout, torch.float32)
+            window = window_of(histories, np.array([user]), 1, 1, inputs.item_row, text)
+            losses = [window_loss(model, carry, window, inputs) for _ in range(draws)]
+            if losses[0][2]:
+                found.append(float(np.mean([np.exp(float(loss.detach())) for loss, _, _ in losses])))
+        return found
+
+    torch.manual_seed(1)
+    full, sampled = odds(N_ITEMS, 1), odds(2, 300)
+    assert len(full) > 3
+    np.testing.assert_allclose(sampled, full, rtol=0.12)
+    assert not np.array_equal(odds(2, 1), full)
