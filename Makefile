@@ -14,7 +14,7 @@ SPARK_HOME = $$($(VENV)/bin/python -c 'import importlib.util as u; print(u.find_
 # spark-submit finds Spark and Python by these three, and by nothing else
 ENVIRONMENT = SPARK_HOME="$(SPARK_HOME)" PYSPARK_PYTHON="$(VENV)/bin/python" PATH="$(VENV)/bin:$$PATH"
 
-.PHONY: help setup demo test test-faults test-airflow lint format docs shell clean bench-demo bench-ingest bench-encode bench-quality
+.PHONY: help setup demo test test-faults test-airflow lint format docs shell clean bench-demo bench-ingest bench-encode bench-quality bench-ablations
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-encode: $(READY) ## encode against sentence-transformers, its own kernel a
 
 bench-quality: $(READY) $(PEERS)/.ready ## lists against baselines, their tuned sum and tuned peers (PARTS="video" for some)
 	@$(ENVIRONMENT) $(VENV)/bin/python benchmarks/bench_quality.py $(PARTS)
+
+bench-ablations: $(READY) ## the joint model trained anew without each of its parts (PARTS="video" for some)
+	@$(ENVIRONMENT) $(VENV)/bin/python benchmarks/bench_ablations.py $(PARTS)
 
 $(PEERS)/.ready: benchmarks/quality_peers.txt | $(READY)
 	@echo "Setting up .venv-peers ..."

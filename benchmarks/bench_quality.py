@@ -14,6 +14,7 @@ import json
 import os
 import pickle
 import sys
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ FOREVER = 10**5  # a day after every log
 NDCG = RANKING.index("ndcg"), KS.index(10)
 
 
+@dataclass(frozen=True)
+class Without:
+    """A model that lacks a part, or has another in its place, in training and after."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    text: bool = True
+
+
 def main() -> int:
     """Measures what is missing, writes results/quality.json, prints it; 1 when a bar does not hold."""
     raw, repeats = raw_repeats("quality", "conf/pipeline.yaml", *(f"conf/domains/{domain}.yaml" for domain in FILES))
@@ -75,30 +85,31 @@ def main() -> int:
     return write_result("quality", newest, repeats, figures(standing))
 
 
-def of_seed(domain: str, period: int, seed: int) -> Found:
-    """What `protocol.measure` found, kept under all that it follows from."""
+def of_seed(domain: str, period: int, seed: int, without: Without | None = None) -> Found:
+    """What `protocol.measure` found, kept under all that it follows from; `without` a part of the model: without baselines too."""
     files = [*sorted((ROOT / "llmrec_pipeline").rglob("*.py")), ROOT / "benchmarks/protocol.py"]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-    settings = settings_of(domain)
+    settings = settings_of(domain, without.overrides if without else ())
     follows = {"config": settings.pipeline.model_dump(mode="json"), "domain": settings.domain.model_dump(mode="json")}
-    key = hash_json(follows | {"period": period, "seed": seed, "code": code})
+    key = hash_json(follows | {"period": period, "seed": seed, "code": code, "without": without.name if without else None})
     file = WORK / f"{domain}-{period}-{seed}-{key[:16]}.pkl"
     if not file.exists():
-        file.write_bytes(pickle.dumps(measure(task_of(domain, settings, period), seed, KS)))
+        task = task_of(domain, settings, period, text=without is None or without.text)
+        file.write_bytes(pickle.dumps(measure(task, seed, KS, baselines=without is None)))
     found: Found = pickle.loads(file.read_bytes())
     scores = {name: round(float(np.nanmean(values[:, *NDCG])), 4) for name, values in found.values[ALL].items()}
-    told = json.dumps(found.report["tuned_sum"])
+    told = json.dumps(found.report.get("tuned_sum", without.name if without else None))
     print(domain, period, seed, f"{found.report['train_s']:.0f} s of training,", json.dumps(scores), told, flush=True)
     return found
 
 
-def settings_of(domain: str) -> Settings:
+def settings_of(domain: str, overrides: tuple[str, ...] = ()) -> Settings:
     files = tuple(f"{key}={DATA / file}" for key, file in FILES[domain].items())
-    return load_settings(ROOT / "conf/pipeline.yaml", domain, (f"warehouse={WORK / 'warehouse'}", *files))
+    return load_settings(ROOT / "conf/pipeline.yaml", domain, (f"warehouse={WORK / 'warehouse'}", *files, *overrides))
 
 
-def task_of(domain: str, settings: Settings, period: int) -> Task:
-    """The domain's log, ingested, in texts and encoded by the jobs; `period` 0 is the last window."""
+def task_of(domain: str, settings: Settings, period: int, text: bool = True) -> Task:
+    """The domain's log, ingested, in texts and encoded by the jobs; `period` 0 is the last window; `text` False: vectors tell nothing."""
     file = WORK / f"{domain}.pkl"
     if not file.exists():
         WORK.mkdir(parents=True, exist_ok=True)
@@ -110,6 +121,8 @@ def task_of(domain: str, settings: Settings, period: int) -> Task:
         with scratch(run, sequences_before(run, FOREVER).orderBy("user_id", "event_date"), "sequences") as shards:
             file.write_bytes(pickle.dumps((dataset, dataset.histories(shards.to_table()))))
     dataset, histories = pickle.loads(file.read_bytes())
+    if not text:
+        dataset = replace(dataset, text_vectors=np.zeros_like(dataset.text_vectors))
     if domain not in WINDOWS:
         return last_step(settings, dataset, in_order(histories) if domain in IN_ORDER else histories)
     day, days = settings.pipeline.day, settings.pipeline.evaluation.window_days

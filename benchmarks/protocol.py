@@ -269,20 +269,23 @@ class Found:
         models.setdefault(model, np.full((len(self.user_ids), *found.shape[1:]), np.nan))[rows] = found
 
 
-def measure(task: Task, seed: int, ks: tuple[int, ...]) -> Found:
-    """Trains, fits and tests."""
+def measure(task: Task, seed: int, ks: tuple[int, ...], baselines: bool = True) -> Found:
+    """Trains, fits and tests; `baselines`: beside the joint model and its parts."""
     began = time.perf_counter()
     trained, epochs = learn(task, seed)
     seconds = time.perf_counter() - began
     fitted = fit(task, trained)
-    choice, plain = tune_sum(task, trained), Plain(task, task.test)
-    told = {"epochs": epochs, "train_s": seconds, "weights": fitted.weights.to_dict(), "tuned_sum": choice.weights}
+    told = {"epochs": epochs, "train_s": seconds, "weights": fitted.weights.to_dict()}
     found = Found(task.test.held.histories.user_ids, {}, told)
+    plain = Plain(task, task.test) if baselines else None
+    if plain:
+        told["tuned_sum"] = tune_sum(task, trained).weights
     for a in asked(task, trained, task.test, fitted.weights):
         scores = a.scorer.fuse(a.parts, a.steps)
-        baselines = plain.scores(a.rows)
-        models: dict[str, Any] = {"joint": scores.joint.score, "p": scores.log_p, "s": scores.log_s, **baselines}
-        models["tuned_sum"] = weighted_sum(baselines, choice.weights, a.mask)
+        models: dict[str, Any] = {"joint": scores.joint.score, "p": scores.log_p, "s": scores.log_s}
+        if plain:
+            of_baselines = plain.scores(a.rows)
+            models |= of_baselines | {"tuned_sum": weighted_sum(of_baselines, told["tuned_sum"], a.mask)}
         masks = {ALL: a.mask}
         if task.settings.domain.repeats:
             masks[FIRST_TIME] = a.mask & ~a.known.toarray().astype(bool)

@@ -1,0 +1,96 @@
+"""What each part of the joint model is worth: trained anew without it, three seeds; `make bench-ablations`.
+
+On video and news (leave-last-step-out) and on the last window of retail, as `bench_quality.py` has them. Domains named on the command line
+are run, all by default. Each training is kept in benchmarks/work/quality, so that a run which broke off goes on; the full model is the
+quality benchmark's. Without s the joint model is p: no other training would give another.
+"""
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+from bench_quality import DATA, FILES, NDCG, REPLICATES, SEEDS, Without, of_seed, ratio
+from protocol import ALL, Found
+from report import Figure, figure, raw_repeats, repeat_of_commit, write_result
+
+from llmrec_pipeline.evaluation.bootstrap import poisson_weights
+
+PARTS = {
+    "text": Without("text", text=False),
+    "ids": Without("ids", ("interest.id_dropout=1",)),
+    "short": Without("short", ("interest.gate=0",)),
+    "long": Without("long", ("interest.gate=1",)),
+    "as-of terms": Without("as-of terms", ("interest.as_of_terms=false",)),
+}
+INSTEAD = {
+    "gate 1/2": Without("gate 1/2", ("interest.gate=0.5",)),
+    "gru": Without("gru", ("interest.cell=gru",)),
+}
+GATES = {"g = 0": "short", "g = 1/2": "gate 1/2", "g = 1": "long"}
+DOMAINS = ("video", "news", "retail")
+ENOUGH = 2  # domains on which a part must show
+
+
+def main() -> int:
+    """Measures what is missing, writes results/ablations.json, prints it; 1 when a bar does not hold."""
+    raw, repeats = raw_repeats("ablations", "conf/pipeline.yaml", *(f"conf/domains/{domain}.yaml" for domain in DOMAINS))
+    newest = repeat_of_commit(repeats)
+    for domain in sys.argv[1:] or DOMAINS:
+        if not all((DATA / file).exists() for file in FILES[domain].values()):
+            print(f"{domain}: {DATA} lacks {', '.join(FILES[domain].values())}; set LLMREC_DATA to the folder that has them")
+            continue
+        full = [of_seed(domain, 0, seed) for seed in SEEDS]
+        rows = {"s": compared(full, full, "p")}
+        for name, without in (PARTS | INSTEAD).items():
+            rows[name] = compared(full, [of_seed(domain, 0, seed, without) for seed in SEEDS], "joint")
+            newest[domain] = rows
+            raw.write_text(json.dumps(repeats, indent=1) + "\n")
+    standing = {domain: repeat[domain] for repeat in repeats for domain in DOMAINS if domain in repeat}  # the last of each
+    return write_result("ablations", newest, repeats, figures(standing))
+
+
+def compared(full: list[Found], other: list[Found], model: str) -> dict[str, Any]:
+    """NDCG@10 of the full joint model and of `model` without the part, and the former over the latter, paired by user."""
+    a, b = (
+        np.mean([found.values[ALL][of][:, *NDCG] for found in seeds], axis=0) for seeds, of in ((full, "joint"), (other, model))
+    )
+    counted = np.isfinite(a) & np.isfinite(b)
+    weights = poisson_weights(full[0].user_ids[counted], REPLICATES, SEEDS[0])
+    a, b = a[counted], b[counted]
+    return {
+        "users": int(counted.sum()),
+        "full": round(float(a.mean()), 5),
+        "without": round(float(b.mean()), 5),
+        "runs": [round(float(np.nanmean(found.values[ALL][model][:, *NDCG])), 5) for found in other],
+        "full_over": ratio(a, b, a @ weights, b @ weights),
+    }
+
+
+def figures(found: dict[str, Any]) -> list[Figure]:
+    """On how many domains each part's removal is seen, then each domain's ratios, then the gates."""
+    rows = []
+    for part in ("s", *PARTS):
+        of = {domain: rows[part]["full_over"] for domain, rows in found.items() if part in rows}
+        shown = sum(low > 1 for _, low, _ in of.values())
+        note = ", ".join(f"{domain} {value:.3f} [{low:.3f}, {high:.3f}]" for domain, (value, low, high) in of.items())
+        name = f"domains where removing {part} lowers NDCG@10 of the joint model"
+        rows.append(figure(name, shown, "domains", "higher", ENOUGH, len(DOMAINS), f"full over without: {note}"))
+    for domain, of in found.items():
+        fixed = {name: of[gate] for name, gate in GATES.items() if gate in of}
+        if len(fixed) == len(GATES):
+            best = max(fixed, key=lambda name: fixed[name]["without"])
+            value, low, high = fixed[best]["full_over"]
+            told = ", ".join(f"{name} {row['without']:.4f}" for name, row in fixed.items())
+            note = f"{value:.3f} [{low:.3f}, {high:.3f}] of {best}; learnt {fixed[best]['full']:.4f}, {told}"
+            rows.append(
+                figure(f"{domain}: upper end of the learnt gate over the best fixed one", high, "x", "higher", 1.0, None, note)
+            )
+        if "gru" in of:
+            value, low, high = of["gru"]["full_over"]
+            rows.append(figure(f"{domain}: LSTM over GRU", value, "x", "higher", None, None, f"[{low:.3f}, {high:.3f}]"))
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
