@@ -1,17 +1,19 @@
-"""What each part of the joint model is worth: trained anew without it, three seeds; `make bench-ablations`.
+"""What each part of the joint model is worth, trained anew without it, and how it treats new items; `make bench-ablations`.
 
 On video and news (leave-last-step-out) and on the last window of retail, as `bench_quality.py` has them. Domains named on the command line
 are run, all by default. Each training is kept in benchmarks/work/quality, so that a run which broke off goes on; the full model is the
-quality benchmark's. Without s the joint model is p: no other training would give another.
+quality benchmark's. Without s the joint model is p: no other training would give another. New items are a random tenth that nothing is
+learnt of (`protocol.with_new_items`): other targets are asked of the same lists, beside neighbours in text.
 """
 
 import json
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
 from bench_quality import DATA, FILES, NDCG, REPLICATES, SEEDS, Without, of_seed, ratio
-from protocol import ALL, Found
+from protocol import ALL, NEW_ITEMS, Found
 from report import Figure, figure, raw_repeats, repeat_of_commit, write_result
 
 from llmrec_pipeline.evaluation.bootstrap import poisson_weights
@@ -27,6 +29,8 @@ INSTEAD = {
     "gate 1/2": Without("gate 1/2", ("interest.gate=0.5",)),
     "gru": Without("gru", ("interest.cell=gru",)),
 }
+TENTH = Without("a tenth of the items in training", items=0.1)
+KNN = ("text_knn", "text_knn_centred")
 GATES = {"g = 0": "short", "g = 1/2": "gate 1/2", "g = 1": "long"}
 DOMAINS = ("video", "news", "retail")
 ENOUGH = 2  # domains on which a part must show
@@ -44,17 +48,21 @@ def main() -> int:
         rows = {"s": compared(full, full, "p")}
         for name, without in (PARTS | INSTEAD).items():
             rows[name] = compared(full, [of_seed(domain, 0, seed, without) for seed in SEEDS], "joint")
-            newest[domain] = rows
-            raw.write_text(json.dumps(repeats, indent=1) + "\n")
+        new = [of_seed(domain, 0, seed, TENTH) for seed in SEEDS]
+        rows |= {f"new: {model}": compared(new, new, model, NEW_ITEMS) for model in ("p", *KNN)}
+        rows["new: lists without them"] = compared(new, new, "joint_known")
+        newest[domain] = rows
+        raw.write_text(json.dumps(repeats, indent=1) + "\n")
     standing = {domain: repeat[domain] for repeat in repeats for domain in DOMAINS if domain in repeat}  # the last of each
     return write_result("ablations", newest, repeats, figures(standing))
 
 
-def compared(full: list[Found], other: list[Found], model: str) -> dict[str, Any]:
+def compared(full: list[Found], other: list[Found], model: str, of: str = ALL) -> dict[str, Any]:
     """NDCG@10 of the full joint model and of `model` without the part, and the former over the latter, paired by user."""
-    a, b = (
-        np.mean([found.values[ALL][of][:, *NDCG] for found in seeds], axis=0) for seeds, of in ((full, "joint"), (other, model))
-    )
+    sides = ((full, "joint"), (other, model))
+    with warnings.catch_warnings():  # a user without such a target has a mean of nothing: NaN
+        warnings.simplefilter("ignore", RuntimeWarning)
+        a, b = (np.nanmean([found.values[of][name][:, *NDCG] for found in seeds], axis=0) for seeds, name in sides)
     counted = np.isfinite(a) & np.isfinite(b)
     weights = poisson_weights(full[0].user_ids[counted], REPLICATES, SEEDS[0])
     a, b = a[counted], b[counted]
@@ -62,7 +70,7 @@ def compared(full: list[Found], other: list[Found], model: str) -> dict[str, Any
         "users": int(counted.sum()),
         "full": round(float(a.mean()), 5),
         "without": round(float(b.mean()), 5),
-        "runs": [round(float(np.nanmean(found.values[ALL][model][:, *NDCG])), 5) for found in other],
+        "runs": [round(float(np.nanmean(found.values[of][model][:, *NDCG])), 5) for found in other],
         "full_over": ratio(a, b, a @ weights, b @ weights),
     }
 
@@ -89,7 +97,21 @@ def figures(found: dict[str, Any]) -> list[Figure]:
         if "gru" in of:
             value, low, high = of["gru"]["full_over"]
             rows.append(figure(f"{domain}: LSTM over GRU", value, "x", "higher", None, None, f"[{low:.3f}, {high:.3f}]"))
+        rows += _new_items(domain, of) if "new: p" in of else []
     return rows
+
+
+def _new_items(domain: str, of: dict[str, Any]) -> list[Figure]:
+    best = of[max((f"new: {model}" for model in KNN), key=lambda name: of[name]["without"])]
+    value, low, high = best["full_over"]
+    note = (
+        f"[{low:.3f}, {high:.3f}], {best['full']:.4f} against {best['without']:.4f}, {best['users']:,} users with such a target"
+    )
+    over = figure(f"{domain}: NDCG@10 on new items against neighbours in text", value, "x", "higher", 1.2, 2.0, note)
+    there = of["new: lists without them"]
+    value, low, high = there["full_over"]
+    note = f"[{low:.3f}, {high:.3f}], {there['full']:.4f} against {there['without']:.4f}, all targets"
+    return [over, figure(f"{domain}: NDCG@10 with new items in the lists over without", value, "x", "higher", 1.0, None, note)]
 
 
 if __name__ == "__main__":

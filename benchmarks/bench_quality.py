@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from protocol import ALL, FIRST_TIME, Found, Task, in_order, last_step, measure, window
+from protocol import ALL, FIRST_TIME, Found, Task, in_order, last_step, measure, window, with_new_items
 from quality_peers import PEERS, case_of, peer_figures, with_peers
 from report import ROOT, Figure, figure, raw_repeats, repeat_of_commit, write_result
 
@@ -66,6 +66,7 @@ class Without:
     name: str
     overrides: tuple[str, ...] = ()
     text: bool = True
+    items: float = 0.0  # share of the items that nothing is learnt of
 
 
 def main() -> int:
@@ -95,6 +96,8 @@ def of_seed(domain: str, period: int, seed: int, without: Without | None = None)
     file = WORK / f"{domain}-{period}-{seed}-{key[:16]}.pkl"
     if not file.exists():
         task = task_of(domain, settings, period, text=without is None or without.text)
+        if without and without.items:
+            task = with_new_items(task, without.items, seed)
         file.write_bytes(pickle.dumps(measure(task, seed, KS, baselines=without is None)))
     found: Found = pickle.loads(file.read_bytes())
     scores = {name: round(float(np.nanmean(values[:, *NDCG])), 4) for name, values in found.values[ALL].items()}

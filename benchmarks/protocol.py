@@ -24,8 +24,9 @@ from llmrec_pipeline.evaluation.metrics import block_metrics
 from llmrec_pipeline.evaluation.tuned import Choice, pool, tune, weighted_sum
 from llmrec_pipeline.evaluation.windows import Window
 from llmrec_pipeline.interest.carrying import advance
-from llmrec_pipeline.interest.data import Catalogue, Histories, Query
+from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
 from llmrec_pipeline.interest.held_out import HeldOut, held_out_between, held_out_step
+from llmrec_pipeline.interest.own import offsets_of
 from llmrec_pipeline.interest.scoring import Parts
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.training import TrainedModel, train
@@ -41,6 +42,7 @@ BLOCK_USERS = 512
 BEFORE_ALL = np.iinfo(np.int32).min
 ALL = "all"
 FIRST_TIME = "first_time"  # candidates and targets without what the user knows
+NEW_ITEMS = "new_items"  # targets that nobody has had, among all candidates
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Task:
     past: Histories  # what gradients come from
     validation: Moment  # what choices are made on
     test: Moment
+    new: npt.NDArray[np.bool_] | None = None  # [N] items that only the test has, as targets
 
     @property
     def catalogue(self) -> Catalogue:
@@ -100,6 +103,55 @@ def window(settings: Settings, dataset: Dataset, histories: Histories, found: Wi
 
     past = histories.before(found.validation_start)
     return Task(settings, dataset, past, moment(found.validation_start, found.start), moment(found.start, found.end))
+
+
+def with_new_items(task: Task, share: float, seed: int) -> Task:
+    """The same where a random `share` of the items was never seen before the test: none of their events is left but test targets."""
+    new = np.random.default_rng(seed).random(task.catalogue.n_items) < share
+    daily = task.dataset.daily
+    kept = ~new[daily.item]
+    counts = DailyCounts(daily.day[kept], daily.item[kept], daily.event_type[kept], daily.count[kept])
+
+    def moment(of: Moment) -> Moment:
+        popularity = {day: np.where(new[:, None, None], 0, found) for day, found in of.held.popularity.items()}
+        known = _among(~new, Targets(of.held.offsets, of.held.item))
+        histories = _without(of.held.histories, new)
+        held = replace(of.held, histories=histories, popularity=popularity, offsets=known.offsets, item=known.item)
+        return replace(of, held=held, counted=_without(of.counted, new))
+
+    return replace(
+        task,
+        dataset=replace(task.dataset, daily=counts),
+        past=_without(task.past, new),
+        validation=replace(moment(task.validation), targets=_among(~new, task.validation.targets)),
+        test=moment(task.test),
+        new=new,
+    )
+
+
+def _among(wanted: npt.NDArray[np.bool_], targets: Targets) -> Targets:
+    """Only the targets on items of `wanted` [N]."""
+    return targets.within(np.broadcast_to(wanted, (len(targets.per_user), len(wanted))))
+
+
+def _without(histories: Histories, gone: npt.NDArray[np.bool_]) -> Histories:
+    """The same users without the behaviours with items of `gone` [N], and without the steps that this leaves empty."""
+    kept = ~(gone[histories.item] & (histories.item >= 0))
+    per_step = np.bincount(histories.event_step[kept], minlength=histories.n_steps)
+    per_user = np.bincount(histories.step_user[per_step > 0], minlength=histories.n_users)
+    steps = per_step > 0
+    return replace(
+        histories,
+        step_offsets=offsets_of(per_user),
+        step_day=histories.step_day[steps],
+        step_time=histories.step_time[steps],
+        step_session=histories.step_session[steps],
+        event_offsets=offsets_of(per_step[steps]),
+        item=histories.item[kept],
+        event_type=histories.event_type[kept],
+        text=histories.text[kept],
+        quantity=histories.quantity[kept],
+    )
 
 
 def is_target(settings: Settings) -> list[bool]:
@@ -289,7 +341,30 @@ def measure(task: Task, seed: int, ks: tuple[int, ...], baselines: bool = True) 
         masks = {ALL: a.mask}
         if task.settings.domain.repeats:
             masks[FIRST_TIME] = a.mask & ~a.known.toarray().astype(bool)
+        if task.new is not None:
+            models |= {
+                "joint_known": np.where(task.new, np.nanmin(scores.joint.score, initial=0, where=a.mask) - 1, scores.joint.score)
+            }
+            asked_new = _among(task.new, a.targets)
+            for name, of_model in (models | text_neighbours(task, a.rows)).items():
+                found.add(NEW_ITEMS, name, a.rows, block_metrics(of_model, a.mask, asked_new, ks))
         for name, of_model in models.items():
             for of, mask in masks.items():
                 found.add(of, name, a.rows, block_metrics(of_model, mask, a.targets, ks))
     return found
+
+
+def text_neighbours(task: Task, rows: Int) -> dict[str, Float32]:
+    """[B, N] cosine of each item's text vector with the mean of those of the user's behaviours; of vectors as they are, and centred."""
+    vectors, histories = task.catalogue.vectors(task.dataset.text_vectors), task.test.held.histories.take(rows)
+    some = histories.item >= 0
+    shape = (histories.n_users, task.catalogue.n_items)
+    user = histories.step_user[histories.event_step[some]]
+    pooling = sparse.coo_array((np.ones(len(user), dtype=np.float32), (user, histories.item[some])), shape=shape).tocsr()
+    centred = vectors - vectors[task.catalogue.text >= 0].mean(axis=0)
+    return {name: _unit(pooling @ of) @ _unit(of).T for name, of in (("text_knn", vectors), ("text_knn_centred", centred))}
+
+
+def _unit(vectors: Float32) -> Float32:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)
