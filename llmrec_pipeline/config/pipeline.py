@@ -117,6 +117,10 @@ class InterestConfig(Section):
         1,
         description="torch threads of training; at these sizes a second one waits more than it works, and more change float sums",
     )
+    processes: PositiveInt = Field(
+        1,
+        description="processes of training (TorchDistributor), each with `threads` and a share of every update's users; CPU, gloo",
+    )
 
 
 class CollaborativeConfig(Section):

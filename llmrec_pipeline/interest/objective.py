@@ -77,6 +77,8 @@ class Candidates:
 def window_loss(model: InterestModel, carry: Carry, window: Window, inputs: Inputs) -> tuple[Tensor, Carry, float]:
     """Weighted sum of the losses of the window's examples, the state behind the window (cut off), and the sum of weights."""
     batch, width = window.time.shape
+    if not width:  # none of these users has a step here
+        return torch.zeros(()), carry, 0.0
     bearing = inputs.examples.weight[window.steps] > 0
     steps, cells = window.steps[bearing], torch.from_numpy(window.cells[bearing])
     candidates = _candidates(model, steps, inputs)

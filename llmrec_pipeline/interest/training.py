@@ -17,6 +17,7 @@ from torch import Tensor
 
 from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.interest import processes
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
 from llmrec_pipeline.interest.examples import examples_of
 from llmrec_pipeline.interest.held_out import HeldOut
@@ -202,20 +203,24 @@ def _run_epoch(
     model.train()
     config = model.config
     total, weights, lengths = 0.0, 0.0, np.diff(inputs.histories.step_offsets)
-    for users in _user_batches(lengths, config, rng):
+    for batch in _user_batches(lengths, config, rng):
+        users = processes.share(batch)
         empty = States.empty(inputs.histories.user_ids[users], model.layout)
         carry = Carry.of(empty, model.layout, torch.float32)
-        for first in range(0, int(lengths[users].max()), config.window_steps):
+        for first in range(0, int(lengths[batch].max()), config.window_steps):
             window = window_of(inputs.histories, users, first, config.window_steps, inputs.item_row, inputs.text)
-            loss, carry, weight = window_loss(model, carry, window, inputs)
+            loss, carry, own_weight = window_loss(model, carry, window, inputs)
+            weight = processes.total(own_weight)
             if weight:
                 optimiser.zero_grad(set_to_none=True)
-                (loss / weight).backward()  # type: ignore[no-untyped-call]
+                if own_weight:
+                    (loss / weight).backward()  # type: ignore[no-untyped-call]
+                processes.sum_gradients(model.parameters())
                 torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
                 optimiser.step()
                 average.follow(model)
                 total, weights = total + float(loss.detach()), weights + weight
-    return total / weights
+    return processes.total(total) / weights
 
 
 def _user_batches(lengths: Int, config: InterestConfig, rng: np.random.Generator) -> Iterator[Int]:

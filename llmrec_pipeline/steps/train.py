@@ -1,16 +1,17 @@
 """Trains the interest model, the neighbours and the joint weights: one head_version, registered when its rows are complete."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.collaborative import Neighbours, fit_neighbours, fit_transitions, transitions
@@ -115,7 +116,9 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
         validation = held_out_between(
             histories, dataset.catalogue, dataset.daily, dataset.text_vectors, config, is_target, period
         )
-        trained = train_interest(
+        trained = _on_processes(
+            run,
+            on_epoch,
             histories.before(period[0].day),
             validation,
             dataset.catalogue,
@@ -127,7 +130,6 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             repeats=settings.domain.repeats,
             period=period,
             seed=settings.pipeline.seed,
-            on_epoch=on_epoch,
         )
     run.counts |= trained.report
     if not trained.report["examples_next"]:
@@ -136,6 +138,32 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             trained.report["examples"],
         )
     return trained
+
+
+def _on_processes(run: Run, on_epoch: Callable[[dict[str, float]], None], *args: Any, **keywords: Any) -> TrainedModel:
+    """`train_interest` here, or on `interest.processes` processes: of this machine under a local master, else a task each.
+
+    Epochs of other processes are told when all have ended.
+    """
+    count = run.settings.pipeline.interest.processes
+    if count == 1:
+        return train_interest(*args, on_epoch=on_epoch, **keywords)
+    distributor = TorchDistributor(count, local_mode=(run.spark.sparkContext.master or "").startswith("local"), use_gpu=False)
+    threads = run.settings.pipeline.interest.threads
+    trained = cast("TrainedModel", distributor.run(train_as_member, threads, *args, **keywords))
+    for figures in trained.epochs:
+        on_epoch(figures)
+    return trained
+
+
+def train_as_member(threads: int, *args: Any, **keywords: Any) -> TrainedModel:
+    """`train_interest` as one of several processes, told of each other by the environment."""
+    torch.set_num_threads(threads)
+    torch.distributed.init_process_group("gloo")
+    try:
+        return train_interest(*args, **keywords)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def neighbours_before(settings: Settings, catalogue: Catalogue, histories: Histories, query: Query) -> Similarities:
