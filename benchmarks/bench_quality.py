@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from protocol import ALL, FIRST_TIME, Found, Task, in_order, last_step, measure, window, with_new_items
+from pyspark.sql import functions as F
 from quality_peers import PEERS, case_of, peer_figures, with_peers
 from report import ROOT, Figure, figure, raw_repeats, repeat_of_commit, write_result
 
@@ -31,7 +32,7 @@ from llmrec_pipeline.evaluation.bootstrap import INTERVAL, poisson_weights
 from llmrec_pipeline.evaluation.metrics import RANKING
 from llmrec_pipeline.evaluation.windows import window_ending
 from llmrec_pipeline.session import get_session
-from llmrec_pipeline.steps.dataset import load_dataset, scratch, sequences_before
+from llmrec_pipeline.steps.dataset import Dataset, load_dataset, scratch, sequences_before
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import Warehouse
 
@@ -122,21 +123,34 @@ def task_of(domain: str, settings: Settings, period: int, text: bool = True) -> 
         run = Run("bench quality", settings, spark, Warehouse(spark, settings.root, settings.domain.name, settings.mapping_hash))
         dataset = load_dataset(run, FOREVER)
         with scratch(run, sequences_before(run, FOREVER).orderBy("user_id", "event_date"), "sequences") as shards:
-            file.write_bytes(pickle.dumps((dataset, dataset.histories(shards.to_table()))))
-    dataset, histories = pickle.loads(file.read_bytes())
+            file.write_bytes(pickle.dumps((dataset, dataset.histories(shards.to_table()), _categories(run, dataset))))
+    dataset, histories, category = pickle.loads(file.read_bytes())
     if not text:
         dataset = replace(dataset, text_vectors=np.zeros_like(dataset.text_vectors))
     if domain not in WINDOWS:
-        return last_step(settings, dataset, in_order(histories) if domain in IN_ORDER else histories)
+        return last_step(settings, dataset, in_order(histories) if domain in IN_ORDER else histories, category)
     day, days = settings.pipeline.day, settings.pipeline.evaluation.window_days
     last = (date.fromisoformat(day) - date(1970, 1, 1)).days if day else int(histories.step_day.max())
-    return window(settings, dataset, histories, window_ending(int(histories.step_day.min()), last - period * days, days))
+    return window(
+        settings, dataset, histories, category, window_ending(int(histories.step_day.min()), last - period * days, days)
+    )
+
+
+def _categories(run: Run, dataset: Dataset) -> npt.NDArray[np.int64]:
+    """[N] number of the first word of each item's category; -1: it has none."""
+    newest = run.read("items").groupBy("item_id").agg(F.max_by("category", "valid_from").alias("category"))
+    rows = newest.filter("category IS NOT NULL AND trim(category) != ''").collect()
+    first = {row["item_id"]: row["category"].split()[0] for row in rows}
+    number = {name: place for place, name in enumerate(sorted(set(first.values())))}
+    return np.array([number.get(first.get(str(item), ""), -1) for item in dataset.catalogue.item_ids], dtype=np.int64)
 
 
 def compared(periods: list[list[Found]]) -> dict[str, Any]:
     """Each slice's models: metrics, mean over users, seeds and windows, and the joint model's NDCG@10 over every other's, paired by user."""
     slices = {of: _compared(periods, of) for of in periods[0][0].values}
-    return {"slices": slices, "runs": [[found.report for found in seeds] for seeds in periods]}
+    deciles = np.mean([found.report["calibration"] for seeds in periods for found in seeds], axis=0)
+    more = {"calibration": [round(float(ratio), 4) for ratio in deciles], "category_gain": _category_gain(periods)}
+    return {"slices": slices, **more, "runs": [[found.report for found in seeds] for seeds in periods]}
 
 
 def _compared(periods: list[list[Found]], of: str) -> dict[str, Any]:
@@ -163,6 +177,17 @@ def _compared(periods: list[list[Found]], of: str) -> dict[str, Any]:
     return {"users": int(counted.sum()), "models": rows}
 
 
+def _category_gain(periods: list[list[Found]]) -> list[float] | None:
+    """Mean over users, and its interval; None where no item has a category."""
+    gain = np.concatenate([np.mean([found.category_gain for found in seeds], axis=0) for seeds in periods])
+    users = np.concatenate([seeds[0].user_ids for seeds in periods])[np.isfinite(gain)]
+    gain = gain[np.isfinite(gain)]
+    if not len(gain):
+        return None
+    weights = poisson_weights(users, REPLICATES, SEEDS[0])
+    return [round(float(value), 5) for value in (gain.mean(), *np.percentile(gain @ weights / weights.sum(axis=0), INTERVAL))]
+
+
 def _mean_of_seeds(seeds: list[Found], of: str) -> npt.NDArray[np.float64]:
     mean: npt.NDArray[np.float64] = np.mean([np.stack(list(found.values[of].values())) for found in seeds], axis=0)
     return mean
@@ -183,7 +208,22 @@ def figures(found: dict[str, Any]) -> list[Figure]:
     for domain in FILES:
         for part in PARTS[1:] if domain in found else ():
             rows.append(_against(f"{domain}: joint NDCG@10 against {part} alone", found[domain]["slices"][ALL], part, None, None))
-        rows += peer_figures(domain, found[domain]) if domain in found else []
+        rows += peer_figures(domain, found[domain]) + _sound(domain, found[domain]) if domain in found else []
+    return rows
+
+
+def _sound(domain: str, found: dict[str, Any]) -> list[Figure]:
+    """Whether y is calibrated, and whether lists follow a step."""
+    if "calibration" not in found:  # measured before there was any
+        return []
+    deciles = found["calibration"]
+    off = max(max(ratio, 1 / ratio) if ratio > 0 else float("inf") for ratio in deciles)
+    note = "mean outcome over mean y by decile of y: " + ", ".join(f"{ratio:.2f}" for ratio in deciles)
+    rows = [figure(f"{domain}: y of the top 20, the decile that is furthest off", off, "x", "lower", 1.25, 1.05, note)]
+    if found["category_gain"]:
+        value, low, high = found["category_gain"]
+        name = f"{domain}: what a step in a category adds to its share of the top 20, lower end"
+        rows.append(figure(name, low, "", "higher", 0.0, None, f"{value:.4f} [{low:.4f}, {high:.4f}]"))
     return rows
 
 

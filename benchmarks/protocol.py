@@ -19,6 +19,7 @@ from scipy import sparse
 
 from llmrec_pipeline.config import Settings
 from llmrec_pipeline.evaluation.baselines import popularity, popularity_decayed
+from llmrec_pipeline.evaluation.calibration import LIST, ratios, reliability
 from llmrec_pipeline.evaluation.counted import POPULARITY_HALF_LIFE, RECENT_DAYS, Counted, Recipe, count
 from llmrec_pipeline.evaluation.metrics import block_metrics
 from llmrec_pipeline.evaluation.tuned import Choice, pool, tune, weighted_sum
@@ -31,6 +32,7 @@ from llmrec_pipeline.interest.scoring import Parts
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.training import TrainedModel, train
 from llmrec_pipeline.recommendation import Block, JointFit, JointWeights, Targets, fit_joint, log_softmax
+from llmrec_pipeline.recommendation.ranking import top_k
 from llmrec_pipeline.recommendation.scorer import Scorer
 from llmrec_pipeline.steps.dataset import Dataset
 from llmrec_pipeline.steps.heads import query_at
@@ -71,6 +73,7 @@ class Task:
     past: Histories  # what gradients come from
     validation: Moment  # what choices are made on
     test: Moment
+    category: Int  # [N] first word of each item's category, numbered; -1: it has none
     new: npt.NDArray[np.bool_] | None = None  # [N] items that only the test has, as targets
 
     @property
@@ -78,7 +81,7 @@ class Task:
         return self.dataset.catalogue
 
 
-def last_step(settings: Settings, dataset: Dataset, histories: Histories) -> Task:
+def last_step(settings: Settings, dataset: Dataset, histories: Histories, category: Int) -> Task:
     """Each user's last step is the test and the one before it validation; all items are candidates from the start."""
     first_day = np.full(dataset.catalogue.n_items, BEFORE_ALL, dtype=np.int32)
     dataset = replace(dataset, catalogue=replace(dataset.catalogue, first_day=first_day))
@@ -89,10 +92,10 @@ def last_step(settings: Settings, dataset: Dataset, histories: Histories) -> Tas
         targets = _events(histories, held, histories.steps_left == place, settings)
         return Moment(held, targets, histories.without_last(place), end)
 
-    return Task(settings, dataset, histories.without_last(2), moment(2), moment(1))
+    return Task(settings, dataset, histories.without_last(2), moment(2), moment(1), category)
 
 
-def window(settings: Settings, dataset: Dataset, histories: Histories, found: Window) -> Task:
+def window(settings: Settings, dataset: Dataset, histories: Histories, category: Int, found: Window) -> Task:
     """The targets of a window's days are the test, those of the days before it validation."""
 
     def moment(start: int, end: int) -> Moment:
@@ -102,7 +105,7 @@ def window(settings: Settings, dataset: Dataset, histories: Histories, found: Wi
         return Moment(held, _events(histories, held, inside, settings), histories.before(start), query)
 
     past = histories.before(found.validation_start)
-    return Task(settings, dataset, past, moment(found.validation_start, found.start), moment(found.start, found.end))
+    return Task(settings, dataset, past, moment(found.validation_start, found.start), moment(found.start, found.end), category)
 
 
 def with_new_items(task: Task, share: float, seed: int) -> Task:
@@ -186,11 +189,16 @@ class Asked:
 
     rows: Int  # [B] of the held-out users
     scorer: Scorer
+    states: States
     parts: Parts
     mask: npt.NDArray[np.bool_]  # [B, N]
     known: sparse.csr_array  # [B, N]
     targets: Targets  # events
-    steps: Int  # [B] history length
+
+    @property
+    def steps(self) -> Int:
+        """[B] history length."""
+        return self.states.steps
 
     def block(self, log_p: Float32) -> Block:
         """What the fit takes of a p of these users, [B, N]."""
@@ -250,9 +258,10 @@ def asked(task: Task, trained: TrainedModel, moment: Moment, weights: JointWeigh
     for rows in moment.rows():
         day = int(held.day[rows[0]])
         of_block = scorer.at(Query(held.time[rows], day), held.popularity[day])
-        parts = of_block.parts(states.take(rows))
+        of_rows = states.take(rows)
+        parts = of_block.parts(of_rows)
         mask, known = of_block.candidates(parts.own)
-        yield Asked(rows, of_block, parts, mask, known, _of_rows(moment.targets, rows), states.steps[rows])
+        yield Asked(rows, of_block, of_rows, parts, mask, known, _of_rows(moment.targets, rows))
 
 
 def _of_rows(targets: Targets, rows: Int) -> Targets:
@@ -315,6 +324,7 @@ class Found:
     user_ids: npt.NDArray[np.str_]
     values: dict[str, dict[str, npt.NDArray[np.float64]]]  # slice (all, first_time) -> model -> [U, M, K]
     report: dict[str, Any]
+    category_gain: npt.NDArray[np.float64]  # [U] what a step in a category adds to its share of the list
 
     def add(self, of: str, model: str, rows: Int, found: npt.NDArray[np.float64]) -> None:
         models = self.values.setdefault(of, {})
@@ -328,12 +338,16 @@ def measure(task: Task, seed: int, ks: tuple[int, ...], baselines: bool = True) 
     seconds = time.perf_counter() - began
     fitted = fit(task, trained)
     told = {"epochs": epochs, "train_s": seconds, "weights": fitted.weights.to_dict()}
-    found = Found(task.test.held.histories.user_ids, {}, told)
+    users = task.test.held.histories.user_ids
+    found = Found(users, {}, told, np.full(len(users), np.nan))
     plain = Plain(task, task.test) if baselines else None
     if plain:
         told["tuned_sum"] = tune_sum(task, trained).weights
+    rng, reliable = np.random.default_rng(seed), []
     for a in asked(task, trained, task.test, fitted.weights):
         scores = a.scorer.fuse(a.parts, a.steps)
+        found.category_gain[a.rows] = category_gain(task, a, scores.joint.score, rng)
+        reliable.append(_reliability(a, scores.joint.score))
         models: dict[str, Any] = {"joint": scores.joint.score, "p": scores.log_p, "s": scores.log_s}
         if plain:
             of_baselines = plain.scores(a.rows)
@@ -351,7 +365,60 @@ def measure(task: Task, seed: int, ks: tuple[int, ...], baselines: bool = True) 
         for name, of_model in models.items():
             for of, mask in masks.items():
                 found.add(of, name, a.rows, block_metrics(of_model, mask, a.targets, ks))
+    told["calibration"] = ratios(sum(sums for sums, _ in reliable), sum(pairs for _, pairs in reliable))[0].tolist()
     return found
+
+
+def _reliability(a: Asked, score: Float32) -> tuple[npt.NDArray[np.float64], Int]:
+    lists = _lists(a, score, a.mask)
+    return reliability(log_softmax(score, a.mask), lists, a.targets.within(a.mask), np.ones((1, len(lists))))
+
+
+def _lists(a: Asked, score: Float32, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """[B, LIST]"""
+    return top_k(score, mask, LIST, a.states.user_ids, a.scorer.catalogue.item_ids, 0).item
+
+
+def category_gain(task: Task, a: Asked, score: Float32, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """[B] share of a category in the user's list after a step with one item of it, less that before; NaN without such an item.
+
+    The item is a random candidate, and stands in neither list; its step comes at the instant that the user is asked at, and the user is
+    asked again an hour later.
+    """
+    category, users = task.category, len(a.rows)
+    may = a.mask & (category >= 0)
+    asked_of = np.flatnonzero(may.any(axis=1))
+    gain = np.full(users, np.nan)
+    if not len(asked_of):
+        return gain
+    item = np.where(may, rng.random(may.shape), -1).argmax(axis=1).astype(np.int32)
+    mask = a.mask.copy()
+    mask[np.arange(users), item] = False
+    query, scorer = a.scorer.query, a.scorer
+    once = np.arange(users + 1)
+    step = Histories(
+        user_ids=a.states.user_ids,
+        step_offsets=once,
+        step_day=np.full(users, query.day, dtype=np.int32),
+        step_time=np.broadcast_to(query.time, (users,)).astype(np.float64),
+        step_session=np.zeros(users, dtype=bool),
+        event_offsets=once,
+        item=item,
+        event_type=np.full(users, is_target(task.settings).index(True), dtype=np.int8),
+        text=task.catalogue.text[item],
+        quantity=np.full(users, np.nan, dtype=np.float32),
+        cancels=task.test.held.histories.cancels,
+    )
+    states = advance(scorer.model, a.states, step, task.catalogue, task.dataset.text_vectors)
+    later = scorer.at(Query(step.step_time + 1 / 24, query.day), scorer.popularity)
+    after = later.fuse(later.parts(states), states.steps).joint.score
+    shares = []
+    for scores in (score, after):
+        lists = _lists(a, np.where(mask, scores, 0), mask)
+        same = (category[lists] == category[item][:, None]) & (lists >= 0)
+        shares.append(same.sum(axis=1) / np.maximum((lists >= 0).sum(axis=1), 1))
+    gain[asked_of] = (shares[1] - shares[0])[asked_of]
+    return gain
 
 
 def text_neighbours(task: Task, rows: Int) -> dict[str, Float32]:
