@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from bench_quality import DATA, FILES, NDCG, REPLICATES, SEEDS, Without, of_seed, ratio
-from protocol import ALL, NEW_ITEMS, Found
+from measuring import ALL, NEW_ITEMS, Found
 from report import Figure, figure, raw_repeats, repeat_of_commit, write_result
 
 from llmrec_pipeline.evaluation.bootstrap import poisson_weights

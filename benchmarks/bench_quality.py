@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from protocol import ALL, FIRST_TIME, Found, Task, in_order, last_step, measure, window, with_new_items
+from measuring import ALL, FIRST_TIME, Found, measure
+from protocol import Task, in_order, last_step, window, with_new_items
 from pyspark.sql import functions as F
 from quality_peers import PEERS, case_of, peer_figures, with_peers
 from report import ROOT, Figure, figure, raw_repeats, repeat_of_commit, write_result
@@ -88,8 +89,11 @@ def main() -> int:
 
 
 def of_seed(domain: str, period: int, seed: int, without: Without | None = None) -> Found:
-    """What `protocol.measure` found, kept under all that it follows from; `without` a part of the model: without baselines too."""
-    files = [*sorted((ROOT / "llmrec_pipeline").rglob("*.py")), ROOT / "benchmarks/protocol.py"]
+    """What `measure` found, kept under all that it follows from; `without` a part of the model: without baselines too."""
+    files = [
+        *sorted((ROOT / "llmrec_pipeline").rglob("*.py")),
+        *(ROOT / "benchmarks" / name for name in ("protocol.py", "measuring.py")),
+    ]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     settings = settings_of(domain, without.overrides if without else ())
     follows = {"config": settings.pipeline.model_dump(mode="json"), "domain": settings.domain.model_dump(mode="json")}

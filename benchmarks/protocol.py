@@ -1,13 +1,12 @@
-"""One protocol's task, and what the joint model, its parts and the baselines reach on it (DESIGN 4).
+"""One protocol's task, and the joint model learnt, fitted and asked on it (DESIGN 4). What it reaches: `measuring.py`.
 
 `last_step` holds out the last two steps of each user. It leaks across users, as published figures do: what is counted for s, and for the
 baselines that look at everybody, comes from all steps but the last of each user; popularity is as of each user's own instant.
 `window` holds out 28 days and the 28 before them; everything is counted as of the start of each.
 
-Legend: U users with a target, B of a block, N items, X models, M metrics, K cut-offs.
+Legend: U users with a target, B of a block, N items.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,11 +17,6 @@ import torch
 from scipy import sparse
 
 from llmrec_pipeline.config import Settings
-from llmrec_pipeline.evaluation.baselines import popularity, popularity_decayed
-from llmrec_pipeline.evaluation.calibration import LIST, ratios, reliability
-from llmrec_pipeline.evaluation.counted import POPULARITY_HALF_LIFE, RECENT_DAYS, Counted, Recipe, count
-from llmrec_pipeline.evaluation.metrics import block_metrics
-from llmrec_pipeline.evaluation.tuned import Choice, pool, tune, weighted_sum
 from llmrec_pipeline.evaluation.windows import Window
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
@@ -32,7 +26,6 @@ from llmrec_pipeline.interest.scoring import Parts
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.training import TrainedModel, train
 from llmrec_pipeline.recommendation import Block, JointFit, JointWeights, Targets, fit_joint, log_softmax
-from llmrec_pipeline.recommendation.ranking import top_k
 from llmrec_pipeline.recommendation.scorer import Scorer
 from llmrec_pipeline.steps.dataset import Dataset
 from llmrec_pipeline.steps.heads import query_at
@@ -42,9 +35,6 @@ Float32 = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int64]
 BLOCK_USERS = 512
 BEFORE_ALL = np.iinfo(np.int32).min
-ALL = "all"
-FIRST_TIME = "first_time"  # candidates and targets without what the user knows
-NEW_ITEMS = "new_items"  # targets that nobody has had, among all candidates
 
 
 @dataclass(frozen=True)
@@ -117,7 +107,7 @@ def with_new_items(task: Task, share: float, seed: int) -> Task:
 
     def moment(of: Moment) -> Moment:
         popularity = {day: np.where(new[:, None, None], 0, found) for day, found in of.held.popularity.items()}
-        known = _among(~new, Targets(of.held.offsets, of.held.item))
+        known = among(~new, Targets(of.held.offsets, of.held.item))
         histories = _without(of.held.histories, new)
         held = replace(of.held, histories=histories, popularity=popularity, offsets=known.offsets, item=known.item)
         return replace(of, held=held, counted=_without(of.counted, new))
@@ -126,13 +116,13 @@ def with_new_items(task: Task, share: float, seed: int) -> Task:
         task,
         dataset=replace(task.dataset, daily=counts),
         past=_without(task.past, new),
-        validation=replace(moment(task.validation), targets=_among(~new, task.validation.targets)),
+        validation=replace(moment(task.validation), targets=among(~new, task.validation.targets)),
         test=moment(task.test),
         new=new,
     )
 
 
-def _among(wanted: npt.NDArray[np.bool_], targets: Targets) -> Targets:
+def among(wanted: npt.NDArray[np.bool_], targets: Targets) -> Targets:
     """Only the targets on items of `wanted` [N]."""
     return targets.within(np.broadcast_to(wanted, (len(targets.per_user), len(wanted))))
 
@@ -273,165 +263,3 @@ def fit(task: Task, trained: TrainedModel) -> JointFit:
     found = asked(task, trained, task.validation, neutral(task))
     blocks = [a.block(log_softmax(a.parts.logits, a.mask)) for a in found]
     return fit_joint(lambda: iter(blocks), task.settings.pipeline.joint)
-
-
-def slices(histories: Histories) -> Iterator[Histories]:
-    for start in range(0, histories.n_users, BLOCK_USERS):
-        yield histories.users(start, min(start + BLOCK_USERS, histories.n_users))
-
-
-def _type_weights(task: Task) -> list[float]:
-    return [kind.weight for kind in task.settings.domain.event_types.values()]
-
-
-class Plain:
-    """The baselines at a moment."""
-
-    def __init__(self, task: Task, moment: Moment) -> None:
-        self._task, self._moment, self._types = task, moment, is_target(task.settings)
-        recipe = Recipe(task.catalogue.n_items, self._types, _type_weights(task), task.settings.pipeline.collaborative)
-        self._counted = count(recipe, task.dataset.daily, [moment.query], slices(moment.counted))[0]
-
-    def scores(self, rows: Int) -> dict[str, Any]:
-        """[B, N] of each baseline for users of one date, popularity and own history as of their instants."""
-        task, held = self._task, self._moment.held
-        query = Query(held.time[rows], int(held.day[rows[0]]))
-        return self._as_of(query, task.dataset.daily, task.catalogue.n_items).scores(held.histories.take(rows))
-
-    def _as_of(self, query: Query, daily: Any, n_items: int) -> Counted:
-        if query.day == self._counted.query.day:
-            return replace(self._counted, query=query)
-        return replace(
-            self._counted,
-            query=query,
-            popular=popularity(daily, query, self._types, n_items, None),
-            recent=popularity(daily, query, self._types, n_items, RECENT_DAYS),
-            decayed=popularity_decayed(daily, query, self._types, n_items, POPULARITY_HALF_LIFE),
-        )
-
-
-def tune_sum(task: Task, trained: TrainedModel) -> Choice:
-    """Members and weights of the tuned sum, on validation."""
-    plain = Plain(task, task.validation)
-    found = asked(task, trained, task.validation, neutral(task))
-    return tune([pool(plain.scores(a.rows), a.mask, a.targets) for a in found])
-
-
-@dataclass
-class Found:
-    """What one seed reached: metrics of every model for every user, NaN where a user has no target."""
-
-    user_ids: npt.NDArray[np.str_]
-    values: dict[str, dict[str, npt.NDArray[np.float64]]]  # slice (all, first_time) -> model -> [U, M, K]
-    report: dict[str, Any]
-    category_gain: npt.NDArray[np.float64]  # [U] what a step in a category adds to its share of the list
-
-    def add(self, of: str, model: str, rows: Int, found: npt.NDArray[np.float64]) -> None:
-        models = self.values.setdefault(of, {})
-        models.setdefault(model, np.full((len(self.user_ids), *found.shape[1:]), np.nan))[rows] = found
-
-
-def measure(task: Task, seed: int, ks: tuple[int, ...], baselines: bool = True) -> Found:
-    """Trains, fits and tests; `baselines`: beside the joint model and its parts."""
-    began = time.perf_counter()
-    trained, epochs = learn(task, seed)
-    seconds = time.perf_counter() - began
-    fitted = fit(task, trained)
-    told = {"epochs": epochs, "train_s": seconds, "weights": fitted.weights.to_dict()}
-    users = task.test.held.histories.user_ids
-    found = Found(users, {}, told, np.full(len(users), np.nan))
-    plain = Plain(task, task.test) if baselines else None
-    if plain:
-        told["tuned_sum"] = tune_sum(task, trained).weights
-    rng, reliable = np.random.default_rng(seed), []
-    for a in asked(task, trained, task.test, fitted.weights):
-        scores = a.scorer.fuse(a.parts, a.steps)
-        found.category_gain[a.rows] = category_gain(task, a, scores.joint.score, rng)
-        reliable.append(_reliability(a, scores.joint.score))
-        models: dict[str, Any] = {"joint": scores.joint.score, "p": scores.log_p, "s": scores.log_s}
-        if plain:
-            of_baselines = plain.scores(a.rows)
-            models |= of_baselines | {"tuned_sum": weighted_sum(of_baselines, told["tuned_sum"], a.mask)}
-        masks = {ALL: a.mask}
-        if task.settings.domain.repeats:
-            masks[FIRST_TIME] = a.mask & ~a.known.toarray().astype(bool)
-        if task.new is not None:
-            models |= {
-                "joint_known": np.where(task.new, np.nanmin(scores.joint.score, initial=0, where=a.mask) - 1, scores.joint.score)
-            }
-            asked_new = _among(task.new, a.targets)
-            for name, of_model in (models | text_neighbours(task, a.rows)).items():
-                found.add(NEW_ITEMS, name, a.rows, block_metrics(of_model, a.mask, asked_new, ks))
-        for name, of_model in models.items():
-            for of, mask in masks.items():
-                found.add(of, name, a.rows, block_metrics(of_model, mask, a.targets, ks))
-    told["calibration"] = ratios(sum(sums for sums, _ in reliable), sum(pairs for _, pairs in reliable))[0].tolist()
-    return found
-
-
-def _reliability(a: Asked, score: Float32) -> tuple[npt.NDArray[np.float64], Int]:
-    lists = _lists(a, score, a.mask)
-    return reliability(log_softmax(score, a.mask), lists, a.targets.within(a.mask), np.ones((1, len(lists))))
-
-
-def _lists(a: Asked, score: Float32, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """[B, LIST]"""
-    return top_k(score, mask, LIST, a.states.user_ids, a.scorer.catalogue.item_ids, 0).item
-
-
-def category_gain(task: Task, a: Asked, score: Float32, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """[B] share of a category in the user's list after a step with one item of it, less that before; NaN without such an item.
-
-    The item is a random candidate, and stands in neither list; its step comes at the instant that the user is asked at, and the user is
-    asked again an hour later.
-    """
-    category, users = task.category, len(a.rows)
-    may = a.mask & (category >= 0)
-    asked_of = np.flatnonzero(may.any(axis=1))
-    gain = np.full(users, np.nan)
-    if not len(asked_of):
-        return gain
-    item = np.where(may, rng.random(may.shape), -1).argmax(axis=1).astype(np.int32)
-    mask = a.mask.copy()
-    mask[np.arange(users), item] = False
-    query, scorer = a.scorer.query, a.scorer
-    once = np.arange(users + 1)
-    step = Histories(
-        user_ids=a.states.user_ids,
-        step_offsets=once,
-        step_day=np.full(users, query.day, dtype=np.int32),
-        step_time=np.broadcast_to(query.time, (users,)).astype(np.float64),
-        step_session=np.zeros(users, dtype=bool),
-        event_offsets=once,
-        item=item,
-        event_type=np.full(users, is_target(task.settings).index(True), dtype=np.int8),
-        text=task.catalogue.text[item],
-        quantity=np.full(users, np.nan, dtype=np.float32),
-        cancels=task.test.held.histories.cancels,
-    )
-    states = advance(scorer.model, a.states, step, task.catalogue, task.dataset.text_vectors)
-    later = scorer.at(Query(step.step_time + 1 / 24, query.day), scorer.popularity)
-    after = later.fuse(later.parts(states), states.steps).joint.score
-    shares = []
-    for scores in (score, after):
-        lists = _lists(a, np.where(mask, scores, 0), mask)
-        same = (category[lists] == category[item][:, None]) & (lists >= 0)
-        shares.append(same.sum(axis=1) / np.maximum((lists >= 0).sum(axis=1), 1))
-    gain[asked_of] = (shares[1] - shares[0])[asked_of]
-    return gain
-
-
-def text_neighbours(task: Task, rows: Int) -> dict[str, Float32]:
-    """[B, N] cosine of each item's text vector with the mean of those of the user's behaviours; of vectors as they are, and centred."""
-    vectors, histories = task.catalogue.vectors(task.dataset.text_vectors), task.test.held.histories.take(rows)
-    some = histories.item >= 0
-    shape = (histories.n_users, task.catalogue.n_items)
-    user = histories.step_user[histories.event_step[some]]
-    pooling = sparse.coo_array((np.ones(len(user), dtype=np.float32), (user, histories.item[some])), shape=shape).tocsr()
-    centred = vectors - vectors[task.catalogue.text >= 0].mean(axis=0)
-    return {name: _unit(pooling @ of) @ _unit(of).T for name, of in (("text_knn", vectors), ("text_knn_centred", centred))}
-
-
-def _unit(vectors: Float32) -> Float32:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1)

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from protocol import ALL, Float32, Found, Moment, Task, asked, is_target, learn, neutral
+from measuring import ALL, Found
+from protocol import Float32, Moment, Task, asked, is_target, learn, neutral
 from report import ROOT, Figure, figure
 
 from llmrec_pipeline.config import JointConfig, hash_json
