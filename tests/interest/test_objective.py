@@ -111,7 +111,22 @@ def test_a_sampled_softmax_has_on_average_the_normaliser_of_the_full_one(
         return found
 
     torch.manual_seed(1)
-    full, sampled = odds(N_ITEMS, 1), odds(2, 300)
+    full, sampled = odds(N_ITEMS, 1), odds(3, 120)
     assert len(full) > 3
     np.testing.assert_allclose(sampled, full, rtol=0.12)
-    assert not np.array_equal(odds(2, 1), full)
+    assert not np.array_equal(odds(3, 1), full)
+
+
+@pytest.mark.parametrize("softmax_items", [1, 3, N_ITEMS, 100])
+def test_what_is_more_often_a_target_is_drawn_more_often(
+    softmax_items: int, make_model: Callable[..., InterestModel], catalogue: Catalogue, text: Float32
+) -> None:
+    model, histories = make_model(softmax_items=softmax_items), random_histories(np.random.default_rng(6), n_users=8)
+    examples = examples_of(histories, catalogue, daily_of(histories), model.config, BUYS, True)
+    drawn = inputs_of(histories, catalogue, text, model, examples).drawn
+    often = np.bincount(examples.targets.item, minlength=N_ITEMS) + 1
+    assert drawn.sum() == pytest.approx(min(softmax_items, N_ITEMS))
+    assert drawn.min() > 0
+    below = drawn < 1
+    np.testing.assert_allclose(drawn[below] / often[below], (drawn[below] / often[below])[:1].repeat(below.sum()), rtol=1e-5)
+    assert often[~below].min(initial=10**9) >= often[below].max(initial=0)
