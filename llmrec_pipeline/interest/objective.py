@@ -39,7 +39,7 @@ class Inputs:
     examples: Examples
     popularity: Tensor  # [D, N, F]
     absent: Tensor  # [D, N]
-    drawn: npt.NDArray[np.float32]  # [N] probability that an item which no example of an update points to is in its softmax
+    draw_probability: npt.NDArray[np.float32]  # [N] that an item which no example of an update points to is in its softmax
 
 
 def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples) -> Inputs:
@@ -51,11 +51,13 @@ def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: Inter
         examples=examples,
         popularity=torch.from_numpy(examples.popularity),
         absent=torch.from_numpy(examples.absent),
-        drawn=_drawn(np.bincount(examples.targets.item, minlength=catalogue.n_items) + 1.0, model.config.softmax_items),
+        draw_probability=_draw_probability(
+            np.bincount(examples.targets.item, minlength=catalogue.n_items) + 1.0, model.config.softmax_items
+        ),
     )
 
 
-def _drawn(often: npt.NDArray[np.floating], most: int) -> npt.NDArray[np.float32]:
+def _draw_probability(often: npt.NDArray[np.floating], most: int) -> npt.NDArray[np.float32]:
     """Probabilities in proportion to `often`, at most 1, whose sum is `most`."""
     order = np.argsort(-often)
     left = np.cumsum(often[order][::-1])[::-1]  # of the items from this place on
@@ -97,7 +99,7 @@ def window_loss(model: InterestModel, carry: Carry, window: Window, inputs: Inpu
 
 def _candidates(model: InterestModel, steps: Int, inputs: Inputs) -> Candidates:
     """Those that the examples point to, and the others by the draw; all of a catalogue of at most `softmax_items`."""
-    examples, probability = inputs.examples, inputs.drawn.copy()
+    examples, probability = inputs.examples, inputs.draw_probability.copy()
     for rows in (examples.targets, examples.own) if model.repeats else (examples.targets,):
         probability[rows.item[ranges(rows.offsets[steps], rows.offsets[steps + 1] - rows.offsets[steps])]] = 1
     all_there = probability.min() == 1  # the random stream stays as it is where nothing is drawn

@@ -25,8 +25,8 @@ def share(users: Int) -> Int:
     return users[rank::size]
 
 
-def total(value: float) -> float:
-    """Sum over the processes, the same in each."""
+def sum_over_processes(value: float) -> float:
+    """The sum, the same in each."""
     if rank_and_size()[1] == 1:
         return value
     found = torch.tensor([value], dtype=torch.float64)
@@ -34,20 +34,27 @@ def total(value: float) -> float:
     return float(found)
 
 
-def sum_gradients(weights: Iterable[nn.Parameter]) -> None:
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Leaves in every process the sum of all processes' gradients."""
     if rank_and_size()[1] == 1:
         return
-    trained = [weight for weight in weights if weight.requires_grad]
-    for weight in trained:
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-    flat = torch.cat([_gradient(weight).flatten() for weight in trained])
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([_gradient(parameter).flatten() for parameter in trained])
     dist.all_reduce(flat)
-    for weight, summed in zip(trained, torch.split(flat, [weight.numel() for weight in trained]), strict=True):
-        _gradient(weight).copy_(summed.view_as(weight))
+    for parameter, summed in zip(trained, torch.split(flat, [parameter.numel() for parameter in trained]), strict=True):
+        _gradient(parameter).copy_(summed.view_as(parameter))
 
 
-def _gradient(weight: nn.Parameter) -> Tensor:
-    assert weight.grad is not None
-    return weight.grad
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def as_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrites tensors with those of process 0: processors may differ in a sum's last bit, and decisions must not."""
+    if rank_and_size()[1] > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), src=0)

@@ -1,4 +1,4 @@
-"""Training the interest model: carried states, full softmax over the next target-bearing step (DESIGN 1.4, 1.5; article 3).
+"""Training the interest model: carried states, softmax over the next target-bearing step (DESIGN 1.4, 1.5; article 3).
 
 Legend: B users of a batch, T steps of a window, P examples in it, N items, D item dimensions, F counted features.
 """
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.errors import ModelError
-from llmrec_pipeline.interest import processes
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
 from llmrec_pipeline.interest.examples import examples_of
 from llmrec_pipeline.interest.held_out import HeldOut
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.objective import Inputs, inputs_of, window_loss
+from llmrec_pipeline.interest.processes import as_first, share, sum_gradients, sum_over_processes
 from llmrec_pipeline.interest.recurrence import Carry
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.window import window_of
@@ -147,7 +147,10 @@ def _fit(
             )
         trained = time.perf_counter() - start
         _regress_bias(average.model, inputs)
-        ndcg, cross_entropy = validation.measure(average.model)
+        as_first([*model.parameters(), *average.model.state_dict().values()])
+        measured = torch.tensor(validation.measure(average.model), dtype=torch.float64)
+        as_first([measured])
+        ndcg, cross_entropy = measured.tolist()
         epochs.append({"epoch": epoch, "loss": loss, "ndcg_10": ndcg, "cross_entropy": cross_entropy})
         seconds = {"train_s": trained, "seconds": time.perf_counter() - start}
         logger.info(
@@ -204,23 +207,23 @@ def _run_epoch(
     config = model.config
     total, weights, lengths = 0.0, 0.0, np.diff(inputs.histories.step_offsets)
     for batch in _user_batches(lengths, config, rng):
-        users = processes.share(batch)
+        users = share(batch)
         empty = States.empty(inputs.histories.user_ids[users], model.layout)
         carry = Carry.of(empty, model.layout, torch.float32)
         for first in range(0, int(lengths[batch].max()), config.window_steps):
             window = window_of(inputs.histories, users, first, config.window_steps, inputs.item_row, inputs.text)
             loss, carry, own_weight = window_loss(model, carry, window, inputs)
-            weight = processes.total(own_weight)
+            weight = sum_over_processes(own_weight)
             if weight:
                 optimiser.zero_grad(set_to_none=True)
                 if own_weight:
                     (loss / weight).backward()  # type: ignore[no-untyped-call]
-                processes.sum_gradients(model.parameters())
+                sum_gradients(model.parameters())
                 torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
                 optimiser.step()
                 average.follow(model)
                 total, weights = total + float(loss.detach()), weights + weight
-    return processes.total(total) / weights
+    return sum_over_processes(total) / weights
 
 
 def _user_batches(lengths: Int, config: InterestConfig, rng: np.random.Generator) -> Iterator[Int]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -16,7 +17,7 @@ from pyspark.sql import functions as F
 
 from llmrec_pipeline.collaborative import Neighbours, fit_neighbours, fit_transitions, transitions
 from llmrec_pipeline.config import Settings
-from llmrec_pipeline.errors import TableError
+from llmrec_pipeline.errors import PipelineError, TableError
 from llmrec_pipeline.evaluation.windows import Window, window_ending
 from llmrec_pipeline.interest.artefacts import save
 from llmrec_pipeline.interest.carrying import advance
@@ -116,9 +117,8 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
         validation = held_out_between(
             histories, dataset.catalogue, dataset.daily, dataset.text_vectors, config, is_target, period
         )
-        trained = _on_processes(
-            run,
-            on_epoch,
+        learn = partial(
+            train_interest,
             histories.before(period[0].day),
             validation,
             dataset.catalogue,
@@ -131,6 +131,7 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             period=period,
             seed=settings.pipeline.seed,
         )
+        trained = learn(on_epoch=on_epoch) if config.processes == 1 else _on_processes(run, learn, on_epoch)
     run.counts |= trained.report
     if not trained.report["examples_next"]:
         log.warning(
@@ -140,28 +141,33 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
     return trained
 
 
-def _on_processes(run: Run, on_epoch: Callable[[dict[str, float]], None], *args: Any, **keywords: Any) -> TrainedModel:
-    """`train_interest` here, or on `interest.processes` processes: of this machine under a local master, else a task each.
+def _on_processes(run: Run, learn: Callable[[], TrainedModel], on_epoch: Callable[[dict[str, float]], None]) -> TrainedModel:
+    """`learn` on `interest.processes` processes: of this machine under a local master, else a Spark task each.
 
-    Epochs of other processes are told when all have ended.
+    Epochs are told when all have ended, without their seconds.
+
+    Raises:
+        PipelineError: what the processes raised.
     """
-    count = run.settings.pipeline.interest.processes
-    if count == 1:
-        return train_interest(*args, on_epoch=on_epoch, **keywords)
-    distributor = TorchDistributor(count, local_mode=(run.spark.sparkContext.master or "").startswith("local"), use_gpu=False)
-    threads = run.settings.pipeline.interest.threads
-    trained = cast("TrainedModel", distributor.run(train_as_member, threads, *args, **keywords))
+    config = run.settings.pipeline.interest
+    local = (run.spark.sparkContext.master or "").startswith("local")
+    found = TorchDistributor(config.processes, local_mode=local, use_gpu=False).run(_as_member, learn, config.threads)
+    if isinstance(found, PipelineError):
+        raise found
+    trained = cast("TrainedModel", found)
     for figures in trained.epochs:
         on_epoch(figures)
     return trained
 
 
-def train_as_member(threads: int, *args: Any, **keywords: Any) -> TrainedModel:
-    """`train_interest` as one of several processes, told of each other by the environment."""
+def _as_member(learn: Callable[[], TrainedModel], threads: int) -> TrainedModel | PipelineError:
+    """Runs in each process; an error of ours, which all meet alike, is handed over whole."""
     torch.set_num_threads(threads)
     torch.distributed.init_process_group("gloo")
     try:
-        return train_interest(*args, **keywords)
+        return learn()
+    except PipelineError as error:
+        return error
     finally:
         torch.distributed.destroy_process_group()
 

@@ -113,7 +113,7 @@ def test_a_sampled_softmax_has_on_average_the_normaliser_of_the_full_one(
     torch.manual_seed(1)
     full, sampled = odds(N_ITEMS, 1), odds(3, 120)
     assert len(full) > 3
-    np.testing.assert_allclose(sampled, full, rtol=0.12)
+    np.testing.assert_allclose(sampled, full, rtol=0.06)
     assert not np.array_equal(odds(3, 1), full)
 
 
@@ -123,7 +123,7 @@ def test_what_is_more_often_a_target_is_drawn_more_often(
 ) -> None:
     model, histories = make_model(softmax_items=softmax_items), random_histories(np.random.default_rng(6), n_users=8)
     examples = examples_of(histories, catalogue, daily_of(histories), model.config, BUYS, True)
-    drawn = inputs_of(histories, catalogue, text, model, examples).drawn
+    drawn = inputs_of(histories, catalogue, text, model, examples).draw_probability
     often = np.bincount(examples.targets.item, minlength=N_ITEMS) + 1
     assert drawn.sum() == pytest.approx(min(softmax_items, N_ITEMS))
     assert drawn.min() > 0
