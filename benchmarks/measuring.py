@@ -4,7 +4,6 @@ Legend: U users with a target, B of a block, N items, M metrics, K cut-offs.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,15 +22,11 @@ from llmrec_pipeline.interest.data import Histories, Query
 from llmrec_pipeline.interest.training import TrainedModel
 from llmrec_pipeline.recommendation import log_softmax
 from llmrec_pipeline.recommendation.ranking import top_k
+from llmrec_pipeline.steps.dataset import user_slices
 
 ALL = "all"
 FIRST_TIME = "first_time"  # candidates and targets without what the user knows
 NEW_ITEMS = "new_items"  # targets that nobody has had, among all candidates
-
-
-def slices(histories: Histories) -> Iterator[Histories]:
-    for start in range(0, histories.n_users, BLOCK_USERS):
-        yield histories.users(start, min(start + BLOCK_USERS, histories.n_users))
 
 
 def _type_weights(task: Task) -> list[float]:
@@ -44,7 +39,7 @@ class Plain:
     def __init__(self, task: Task, moment: Moment) -> None:
         self._task, self._moment, self._types = task, moment, is_target(task.settings)
         recipe = Recipe(task.catalogue.n_items, self._types, _type_weights(task), task.settings.pipeline.collaborative)
-        self._counted = count(recipe, task.dataset.daily, [moment.query], slices(moment.counted))[0]
+        self._counted = count(recipe, task.dataset.daily, [moment.query], user_slices(moment.counted, BLOCK_USERS))[0]
 
     def scores(self, rows: Int) -> dict[str, Any]:
         """[B, N] of each baseline for users of one date, popularity and own history as of their instants."""

@@ -1,7 +1,7 @@
 """Trains the interest model, the neighbours and the joint weights: one head_version, registered when its rows are complete."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -30,7 +30,7 @@ from llmrec_pipeline.interest.training import train as train_interest
 from llmrec_pipeline.recommendation import Block, JointFit, JointWeights, Targets, fit_joint, log_softmax
 from llmrec_pipeline.recommendation.scorer import Scorer, co_occurrence_weights
 from llmrec_pipeline.registry import Registry, write_json
-from llmrec_pipeline.steps.dataset import Dataset, day_number, day_of, load_dataset, scratch, sequences_before
+from llmrec_pipeline.steps.dataset import Dataset, day_number, day_of, load_dataset, scratch, sequences_before, user_slices
 from llmrec_pipeline.steps.encoders import standing_encoder
 from llmrec_pipeline.steps.heads import JOINT_FILE, KINDS, Head, Similarities, make_scorer, query_at, read_head, registry_of
 from llmrec_pipeline.steps.states import advance_states
@@ -188,11 +188,6 @@ def neighbours_before(settings: Settings, catalogue: Catalogue, histories: Histo
         co_occurrence=fit_neighbours(together, n_items, collaborative),
         transition=fit_transitions(following, n_items, collaborative.neighbours),
     )
-
-
-def user_slices(histories: Histories, users: int) -> Iterator[Histories]:
-    for start in range(0, histories.n_users, users):
-        yield histories.users(start, min(start + users, histories.n_users))
 
 
 def targets_between(histories: Histories, start: int, end: int, is_target: list[bool]) -> Targets:
