@@ -37,6 +37,8 @@ def reliability(
     events = sparse.coo_array((np.ones(len(targets.item)), (targets.user, targets.item)), shape=shape).tocsr()
     events.sum_duplicates()
     user, place = np.nonzero((items >= 0) & (targets.per_user > 0)[:, None])
+    if not len(user):
+        return np.zeros((len(weights), 2, BINS)), np.zeros(BINS, dtype=np.int64)
     item = items[user, place]
     log_chance = log_y[user, item].astype(np.float64)
     outcome = np.asarray(events[user, item]).ravel() / targets.per_user[user]

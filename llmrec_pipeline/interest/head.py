@@ -93,6 +93,11 @@ class Head(nn.Module):
             self.repeat.requires_grad_(False).strength.fill_(NOTHING)
         self.register_buffer("half_lives", torch.tensor(config.long_half_lives, dtype=torch.float64))
         self.register_buffer("bias_text", torch.zeros(text_dim + 1))  # ridge of b_i on the standardised text, constant last
+        self.new_bias = nn.Parameter(torch.zeros(text_dim + 1), requires_grad=False)  # b_i(t) of what nobody had, of the same
+
+    def text_bias(self, weights: Tensor, text: Tensor, has_text: Tensor) -> Tensor:
+        """[n] bias by `weights` [K + 1] on text vectors [n, K], as standardised; where `has_text` [n] is False their constant alone."""
+        return (self.items.tower.standardise(text) * has_text[:, None]) @ weights[:-1] + weights[-1]
 
     def interest(self, carry: Carry, query_time: Tensor, gate_shift: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """short_u [P, G], long_u [P, G] and the gate g [P] as of `query_time` [P]; I_u = g * short_u + (1 - g) * long_u.

@@ -5,6 +5,7 @@ Read `recurrence.py` for how a state comes from steps, `head.py` for how logits 
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from llmrec_pipeline.config import InterestConfig
@@ -50,6 +51,14 @@ class InterestModel(nn.Module):
             text_dim=len(self.recurrence.items.tower.mean),
             repeat_half_lives=len(config.repeat_half_lives),
         )
+
+    def as_new(self, share: float) -> Tensor:
+        """[trained + 1] True: a random `share` of the trained items, and row 0: to be treated as items without training."""
+        new = torch.zeros(len(self.trained_items) + 1, dtype=torch.bool)
+        if share:
+            new = torch.rand(len(new)) < share
+        new[0] = True
+        return new
 
     def item_rows(self, item_ids: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
         """[N] row of each item in the id tables; 0: it was not trained and has its text alone."""

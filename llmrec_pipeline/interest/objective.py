@@ -38,19 +38,20 @@ class Inputs:
     item_text: Tensor  # [N] row of the text matrix + 1; 0: no text
     examples: Examples
     popularity: Tensor  # [D, N, F]
-    absent: Tensor  # [D, N]
+    absent: Tensor  # [D, N] True: no candidate yet, or of the items without training, which stand in no softmax of it
     draw_probability: npt.NDArray[np.float32]  # [N] that an item which no example of an update points to is in its softmax
 
 
 def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples) -> Inputs:
+    rows = model.item_rows(catalogue.item_ids)
     return Inputs(
         histories=past,
         text=text,
-        item_row=model.item_rows(catalogue.item_ids),
+        item_row=rows,
         item_text=torch.from_numpy(catalogue.text.astype(np.int64) + 1),
         examples=examples,
         popularity=torch.from_numpy(examples.popularity),
-        absent=torch.from_numpy(examples.absent),
+        absent=torch.from_numpy(examples.absent | (rows == 0)),
         draw_probability=_draw_probability(
             np.bincount(examples.targets.item, minlength=catalogue.n_items) + 1.0, model.config.softmax_items
         ),
@@ -76,15 +77,20 @@ class Candidates:
     log_weight: Tensor  # [C] log of how many items each stands for: 0 of those that had to be there
 
 
-def window_loss(model: InterestModel, carry: Carry, window: Window, inputs: Inputs) -> tuple[Tensor, Carry, float]:
-    """Weighted sum of the losses of the window's examples, the state behind the window (cut off), and the sum of weights."""
+def window_loss(
+    model: InterestModel, carry: Carry, window: Window, inputs: Inputs, new: Tensor | None = None
+) -> tuple[Tensor, Carry, float]:
+    """Weighted sum of the losses of the window's examples, the state behind the window (cut off), and the sum of weights.
+
+    Items of the rows that `new` [trained + 1] names are treated as if nobody had had them: text alone, and a bias by it.
+    """
     batch, width = window.time.shape
     if not width:  # none of these users has a step here
         return torch.zeros(()), carry, 0.0
     bearing = inputs.examples.weight[window.steps] > 0
     steps, cells = window.steps[bearing], torch.from_numpy(window.cells[bearing])
     candidates = _candidates(model, steps, inputs)
-    vectors, outputs = _vectors(model, window, candidates, inputs)
+    vectors, outputs = _vectors(model, window, candidates, new, inputs)
     seen = torch.minimum(torch.arange(width + 1).expand(batch, -1), window.length[:, None])  # [B, T + 1]
     states = model.recurrence.scan(carry, window, seen, vectors)
     after = states.at(torch.arange(batch), window.length).detach()
@@ -92,7 +98,9 @@ def window_loss(model: InterestModel, carry: Carry, window: Window, inputs: Inpu
         return torch.zeros(()), after, 0.0
     row, column = cells // width, cells % width
     before = states.at(row, column)  # the state before step t is the one after t steps
-    logits = _logits(model, before, window.time[row, column], steps, candidates, outputs, inputs)
+    days, day = np.unique(inputs.examples.day_row[steps], return_inverse=True)
+    bias = _day_bias(model, torch.from_numpy(days), new, inputs)
+    logits = _logits(model, before, window.time[row, column], (steps, day), candidates, (outputs, *bias), inputs)
     loss, weight = _cross_entropy(logits, steps, candidates, inputs)
     return loss, after, weight
 
@@ -109,7 +117,9 @@ def _candidates(model: InterestModel, steps: Int, inputs: Inputs) -> Candidates:
     return Candidates(item, column, -torch.log(torch.from_numpy(probability[item])))
 
 
-def _vectors(model: InterestModel, window: Window, candidates: Candidates, inputs: Inputs) -> tuple[Vectors, Tensor]:
+def _vectors(
+    model: InterestModel, window: Window, candidates: Candidates, new: Tensor | None, inputs: Inputs
+) -> tuple[Vectors, Tensor]:
     """Vectors of the window's behaviours and, tied to them, f [C, D] of the candidates."""
     items = model.recurrence.items
     item_text = inputs.item_text[torch.from_numpy(candidates.item)]
@@ -117,22 +127,37 @@ def _vectors(model: InterestModel, window: Window, candidates: Candidates, input
     rows = rows[rows > 0]
     empty = torch.zeros(len(inputs.text) + 1, model.config.item_dim)
     texts = empty.index_copy(0, torch.from_numpy(rows), items.tower(torch.from_numpy(inputs.text[rows - 1])))
-    vectors = Vectors(texts, items.id_table(model.config.id_dropout, model.training))
+    ids = items.id_table(model.config.id_dropout, model.training)
+    vectors = Vectors(texts, ids if new is None else ids * ~new[:, None])
     return vectors, vectors(item_text, torch.from_numpy(inputs.item_row[candidates.item]))
 
 
 def _logits(
-    model: InterestModel, states: Carry, query_time: Tensor, steps: Int, candidates: Candidates, items: Tensor, inputs: Inputs
+    model: InterestModel,
+    states: Carry,
+    query_time: Tensor,
+    examples: tuple[Int, Int],
+    candidates: Candidates,
+    items: tuple[Tensor, Tensor, Tensor],
+    inputs: Inputs,
 ) -> Tensor:
-    """[P, C] p's logit before each example's step, plus the log of how many items it stands for; masked items are -inf."""
-    head, examples = model.head, inputs.examples
+    """[P, C] p's logit before each example's step, plus the log of how many items it stands for; masked items are -inf.
+
+    Args:
+        model: H and its head.
+        states: [P] before the examples' steps.
+        query_time: [P]
+        examples: [P] their steps, and the place of each one's date among those of the batch.
+        candidates: of the softmax.
+        items: f [C, D] of the candidates, and what `_day_bias` gives for the batch's dates.
+        inputs: what the batch was cut from.
+    """
+    head, (steps, day), (vectors, bias, log_share) = model.head, examples, items
     short, long, gate = head.interest(states, query_time)
     interest = gate[:, None] * short + (1 - gate)[:, None] * long  # [P, G]
-    days, day = np.unique(examples.day_row[steps], return_inverse=True)
-    bias, log_share = _day_bias(model, torch.from_numpy(days), inputs)
     of_day = bias.index_select(1, torch.from_numpy(candidates.item)) + candidates.log_weight  # [days, C]
-    logits = head.w1(interest) @ items.T + F.embedding(torch.from_numpy(day), of_day)  # [P, C]
-    rows = examples.own if model.repeats else examples.known
+    logits = head.w1(interest) @ vectors.T + F.embedding(torch.from_numpy(day), of_day)  # [P, C]
+    rows = inputs.examples.own if model.repeats else inputs.examples.known
     position, item, decayed = rows.of_steps(steps)
     there = candidates.column[item] >= 0  # all own items are, of those that are masked the drawn
     position, item, decayed = position[there], item[there], decayed[there]
@@ -147,10 +172,16 @@ def _logits(
     return changed.view_as(logits)
 
 
-def _day_bias(model: InterestModel, days: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+def _day_bias(model: InterestModel, days: Tensor, new: Tensor | None, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """b_i(t) [days, N], -inf where the item is no candidate yet, and log P_t [days, N], its share among candidates."""
-    static = F.embedding(torch.from_numpy(inputs.item_row), model.head.bias.weight, padding_idx=0).squeeze(1)  # [N]
-    bias = inputs.popularity[days] @ model.head.popularity.flatten() + static
+    head, rows = model.head, torch.from_numpy(inputs.item_row)
+    static = F.embedding(rows, head.bias.weight, padding_idx=0).squeeze(1)  # [N]
+    bias = inputs.popularity[days] @ head.popularity.flatten() + static
+    if new is not None:
+        item = torch.nonzero(new[rows]).squeeze(1)
+        text = inputs.item_text[item]
+        of_new = head.text_bias(head.new_bias, torch.from_numpy(inputs.text[text.numpy() - 1]), text > 0)
+        bias = bias.index_copy(1, item, of_new.expand(len(days), -1))
     masked = bias.masked_fill(inputs.absent[days], -torch.inf)
     return masked, bias - torch.logsumexp(masked, dim=1, keepdim=True)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.data import Catalogue, OwnCounts, Query
@@ -25,6 +24,7 @@ class ItemSide:
 
     vectors: Float32  # [N, D] output-side f_i
     bias: Float32  # [N] b_i; of an untrained item regressed on its text
+    least_bias: Float32  # [N] least b_i(t) of an untrained item, by its text: what it has while nobody has had it; others: -inf
 
 
 @dataclass(frozen=True)
@@ -46,24 +46,20 @@ class Parts:
 
 def item_side(model: InterestModel, catalogue: Catalogue, text_vectors: Float32) -> ItemSide:
     """Output-side vectors and static biases of all catalogue items; an untrained item has its text alone."""
-    items = model.head.items
+    head, items = model.head, model.head.items
     has_text = torch.from_numpy(catalogue.text >= 0)
     text = torch.from_numpy(catalogue.vectors(text_vectors))
     row = torch.from_numpy(model.item_rows(catalogue.item_ids))
     with torch.no_grad():
         vectors = items.tower(text) * has_text[:, None] + items.ids(row)
-        regressed = text_bias(model, items.tower.standardise(text) * has_text[:, None])
-        bias = torch.where(row > 0, model.head.bias(row).squeeze(1), regressed)
-    return ItemSide(vectors.numpy(), bias.numpy())
-
-
-def text_bias(model: InterestModel, standardised: Tensor) -> Tensor:
-    """[n] b_i as regressed on standardised text vectors [n, K] (zeros where there is no text)."""
-    return standardised @ model.head.bias_text[:-1] + model.head.bias_text[-1]
+        regressed, of_new = (head.text_bias(weights, text, has_text) for weights in (head.bias_text, head.new_bias))
+        bias = torch.where(row > 0, head.bias(row).squeeze(1), regressed)
+        least = torch.where(row > 0, -torch.inf, of_new)
+    return ItemSide(vectors.numpy(), bias.numpy(), least.numpy())
 
 
 def popularity_bias(model: InterestModel, items: ItemSide, popularity: npt.NDArray[np.float64]) -> Float32:
-    """[N] b_i(t) = b_i + sum over types and half-lives of a log(1 + decayed count); `popularity` is [N, E, H].
+    """[N] b_i(t) = b_i + sum over types and half-lives of a log(1 + decayed count), at least `least_bias`; `popularity` is [N, E, H].
 
     Raises:
         ModelError: `popularity` is of other types, half-lives or items.
@@ -73,7 +69,8 @@ def popularity_bias(model: InterestModel, items: ItemSide, popularity: npt.NDArr
         raise ModelError(
             f"popularity has shape {popularity.shape}, expected {(len(items.bias), *weights.shape)}; see popularity_half_lives"
         )
-    return np.asarray(items.bias + (np.log1p(popularity) * weights).sum(axis=(1, 2)), dtype=np.float32)
+    counted = items.bias + (np.log1p(popularity) * weights).sum(axis=(1, 2))
+    return np.asarray(np.maximum(counted, items.least_bias), dtype=np.float32)
 
 
 def score_parts(

@@ -31,7 +31,8 @@ Int = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 COUNTED_SPEED = 5.0  # learning rate of the weights of counted features, in learning rates
 LARGEST_GRADIENT = 5.0  # norm to which gradients are cut
-BIAS_RIDGE = 100.0  # of the regression of b_i on text, in items
+BIAS_RIDGE = 100.0  # of the regressions of b_i and b_i(t) on text, in items
+NEW_SHARE = 0.1  # of the items, treated in an update as if nobody had had them while the bias of such items is learnt
 logger = logging.getLogger(__name__)
 
 
@@ -146,7 +147,7 @@ def _fit(
                 f"(now {config.learning_rate:g})"
             )
         trained = time.perf_counter() - start
-        _regress_bias(average.model, inputs)
+        _regress_biases(average.model, inputs)
         as_first([*model.parameters(), *average.model.state_dict().values()])
         measured = torch.tensor(validation.measure(average.model), dtype=torch.float64)
         as_first([measured])
@@ -164,6 +165,7 @@ def _fit(
         if since >= config.patience:
             break
     model.load_state_dict(best_weights)
+    _learn_new_bias(model, inputs, rng)
     return epochs
 
 
@@ -200,9 +202,17 @@ class _RunningMean:
 
 
 def _run_epoch(
-    model: InterestModel, average: _RunningMean, optimiser: torch.optim.Optimizer, inputs: Inputs, rng: np.random.Generator
+    model: InterestModel,
+    average: _RunningMean,
+    optimiser: torch.optim.Optimizer,
+    inputs: Inputs,
+    rng: np.random.Generator,
+    new_share: float = 0.0,
 ) -> float:
-    """One pass over all users; states are carried from window to window, gradients are cut there."""
+    """One pass over all users; states are carried from window to window, gradients are cut there.
+
+    A random `new_share` of the items of each update is treated as if nobody had had them.
+    """
     model.train()
     config = model.config
     total, weights, lengths = 0.0, 0.0, np.diff(inputs.histories.step_offsets)
@@ -212,7 +222,8 @@ def _run_epoch(
         carry = Carry.of(empty, model.layout, torch.float32)
         for first in range(0, int(lengths[batch].max()), config.window_steps):
             window = window_of(inputs.histories, users, first, config.window_steps, inputs.item_row, inputs.text)
-            loss, carry, own_weight = window_loss(model, carry, window, inputs)
+            new = model.as_new(new_share) if new_share else None
+            loss, carry, own_weight = window_loss(model, carry, window, inputs, new)
             weight = sum_over_processes(own_weight)
             if weight:
                 optimiser.zero_grad(set_to_none=True)
@@ -237,15 +248,35 @@ def _user_batches(lengths: Int, config: InterestConfig, rng: np.random.Generator
         yield batches[batch]
 
 
-def _regress_bias(model: InterestModel, inputs: Inputs) -> None:
-    """Ridge of the trained b_i on standardised text, so that an item without training has a bias too (DESIGN 1.5)."""
-    rows = inputs.item_row
-    with_text = np.flatnonzero((rows > 0) & (inputs.item_text.numpy() > 0))
-    tower = model.head.items.tower
+def _regress_biases(model: InterestModel, inputs: Inputs) -> None:
+    """Ridges of the trained b_i and, as of the last example, of b_i(t) on standardised text, for items without training (DESIGN 1.5)."""
+    head, rows, text = model.head, inputs.item_row, inputs.item_text.numpy()
+    with_text = np.flatnonzero((rows > 0) & (text > 0))
     with torch.no_grad():
-        x = tower.standardise(torch.from_numpy(inputs.text[inputs.item_text.numpy()[with_text] - 1])).double()
+        x = head.items.tower.standardise(torch.from_numpy(inputs.text[text[with_text] - 1])).double()
         x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
-        y = model.head.bias.weight[torch.from_numpy(rows[with_text])].double()
+        static = head.bias.weight[torch.from_numpy(rows[with_text])]
+        counted = inputs.popularity[-1, torch.from_numpy(with_text)] @ head.popularity.flatten()
+        y = torch.cat([static, static + counted[:, None]], dim=1).double()
         penalty = torch.full((x.shape[1],), BIAS_RIDGE, dtype=torch.float64)
         penalty[-1] = 1e-6
-        model.head.bias_text.copy_(torch.linalg.solve(x.T @ x + torch.diag(penalty), x.T @ y).squeeze(1).float())
+        found = torch.linalg.solve(x.T @ x + torch.diag(penalty), x.T @ y).float()
+        head.bias_text.copy_(found[:, 0])
+        head.new_bias.copy_(found[:, 1])
+
+
+def _learn_new_bias(model: InterestModel, inputs: Inputs, rng: np.random.Generator) -> None:
+    """One pass in which a share of the items has text alone and nothing but the bias of such items is learnt (after Volkovs et al. 2017).
+
+    A ridge gives the mean of a logarithm; what is wanted is the level at which new items get the share of the softmax that is theirs.
+    """
+    frozen = [weight for weight in model.parameters() if weight.requires_grad]
+    model.requires_grad_(False)
+    model.head.new_bias.requires_grad_(True)
+    average = _RunningMean(model)
+    optimiser = torch.optim.Adam([model.head.new_bias], lr=COUNTED_SPEED * model.config.learning_rate)
+    _run_epoch(model, average, optimiser, inputs, rng, NEW_SHARE)
+    model.head.new_bias.requires_grad_(False)
+    model.head.new_bias.copy_(average.model.head.new_bias.detach())
+    for weight in frozen:
+        weight.requires_grad_(True)

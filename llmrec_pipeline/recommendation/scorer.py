@@ -131,9 +131,7 @@ class Scorer:
     def at(self, query: Query, popularity: npt.NDArray[np.float64]) -> "Scorer":
         """The same head as of another query; `popularity` [N, E, H] is as of its day."""
         other = replace(self, query=query, popularity=popularity)
-        vars(other).update(
-            {name: value for name, value in vars(self).items() if name in ("items", "similar_items", "following_items")}
-        )
+        vars(other).update(items=self.items, similar_items=self.similar_items, following_items=self.following_items)
         return other
 
     def score(self, states: States) -> Scores:

@@ -26,6 +26,15 @@ def test_a_user_without_a_target_counts_for_nothing_and_weights_count() -> None:
     assert sums.sum(axis=2).tolist() == [[1.0, 1.0], [3.0, 3.0]]
 
 
+def test_users_without_any_target_give_no_pair() -> None:
+    sums, pairs = reliability(
+        np.log(np.full((2, 2), 0.5)), np.zeros((2, 1), dtype=np.int32), Targets.of([[], []]), np.ones((3, 2))
+    )
+    assert sums.shape == (3, 2, len(pairs))
+    assert not sums.any()
+    assert not pairs.any()
+
+
 def test_who_behaves_as_y_says_is_found_calibrated_and_who_does_not_is_not() -> None:
     rng = np.random.default_rng(4)
     users, items, events = 3000, 40, 20

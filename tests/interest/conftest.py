@@ -50,7 +50,9 @@ def make_model() -> Callable[..., InterestModel]:
                 head = model.head
                 for weight in (head.bias.weight, head.gate.length.weight, head.gate.recency.weight):
                     weight.normal_()
-                for weight in (head.popularity, head.bias_text, *head.repeat.parameters()) if config.as_of_terms else ():
+                for weight in (
+                    (head.popularity, head.bias_text, head.new_bias, *head.repeat.parameters()) if config.as_of_terms else ()
+                ):
                     weight.normal_()
                 head.bias.weight[0] = 0
         return model.eval()

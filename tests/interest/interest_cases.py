@@ -1,11 +1,20 @@
 """Small histories for the tests of the interest model."""
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-from llmrec_pipeline.interest.data import DailyCounts, Histories
+from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
+from llmrec_pipeline.interest.examples import examples_of
+from llmrec_pipeline.interest.model import InterestModel
+from llmrec_pipeline.interest.objective import inputs_of, window_loss
+from llmrec_pipeline.interest.recurrence import Carry
+from llmrec_pipeline.interest.state import States
+from llmrec_pipeline.interest.window import window_of
 
 Step = tuple[float, list[tuple[int, int]]]  # instant in days, its (item row, event type)
 N_ITEMS, TEXT_DIM = 6, 5
+BUYS = np.array([True, False])  # of the event types: buy, view
 
 
 def histories_of(users: dict[str, list[Step]]) -> Histories:
@@ -38,7 +47,9 @@ def daily_of(histories: Histories) -> DailyCounts:
     return DailyCounts(*kinds, count.astype(np.float64))
 
 
-def random_histories(rng: np.random.Generator, n_users: int, max_steps: int = 9, max_size: int = 4) -> Histories:
+def random_histories(
+    rng: np.random.Generator, n_users: int, max_steps: int = 9, max_size: int = 4, n_items: int = N_ITEMS
+) -> Histories:
     """Users with 0 to `max_steps` steps over a few weeks; some behaviours have an item that the catalogue lacks."""
     users: dict[str, list[Step]] = {}
     for user in range(n_users):
@@ -46,8 +57,27 @@ def random_histories(rng: np.random.Generator, n_users: int, max_steps: int = 9,
         users[f"u{user:03d}"] = [
             (
                 float(time),
-                [(int(rng.integers(-1, N_ITEMS)), int(rng.integers(0, 2))) for _ in range(rng.integers(1, max_size + 1))],
+                [(int(rng.integers(-1, n_items)), int(rng.integers(0, 2))) for _ in range(rng.integers(1, max_size + 1))],
             )
             for time in times
         ]
     return histories_of(users)
+
+
+def trained_loss(
+    model: InterestModel,
+    histories: Histories,
+    catalogue: Catalogue,
+    text: npt.NDArray[np.float32],
+    new: torch.Tensor | None = None,
+) -> tuple[float, int]:
+    """Summed loss over all windows of all users, states carried from window to window as in training; and the number of examples."""
+    examples = examples_of(histories, catalogue, daily_of(histories), model.config, BUYS, model.repeats)
+    inputs = inputs_of(histories, catalogue, text, model, examples)
+    users, width, total = np.arange(histories.n_users), model.config.window_steps, 0.0
+    carry = Carry.of(States.empty(histories.user_ids, model.layout), model.layout, torch.float32)
+    for first in range(0, int(np.diff(histories.step_offsets).max()), width):
+        window = window_of(histories, users, first, width, inputs.item_row, text)
+        loss, carry, _ = window_loss(model, carry, window, inputs, new)
+        total += float(loss.detach())
+    return total, int((np.diff(examples.targets.offsets) > 0).sum())
