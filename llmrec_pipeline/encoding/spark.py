@@ -23,6 +23,7 @@ from llmrec_pipeline.encoding.choosing import Trial, candidates, run_trials
 from llmrec_pipeline.encoding.encoder import NOT_FINITE, Encoder, Launched
 from llmrec_pipeline.encoding.spec import EncoderSpec, describe, locate
 from llmrec_pipeline.encoding.tokenizer import Tokenizer, max_chars
+from llmrec_pipeline.encoding.work import matmul_peak
 from llmrec_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ VECTORS = pa.schema(
         ("tokens", pa.int32()),
         ("padding", pa.int32()),
         ("seconds", pa.float64()),
+        ("peak", pa.float64()),
         ("reason", pa.string()),
     ]
 )
@@ -102,7 +104,8 @@ def encode(tokens: "DataFrame", spec: EncoderSpec, config: EncoderConfig) -> "Da
     """Columns (text_hash, ids) to VECTORS, on the executors' GPUs where Spark assigns any.
 
     A text whose vector is not finite gets a null embedding and the reason; it does not fail the job. `seconds` is the row's
-    share of the time that its task spent computing, so that its sum is the time of all tasks.
+    share of the time that its task spent computing, so that its sum is the time of all tasks; `peak` is what its process reached in
+    a product of matrices, in FLOP/s (null in int8).
 
     Raises (when it runs):
         ModelError: the worker's files are not those of `spec`, or it does not compute in the spec's precision.
@@ -237,10 +240,11 @@ def _encode_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batches
         if not batch.num_rows:
             continue
         encoder = loaded_encoder(spec, config, device)
+        peak = matmul_peak(spec.precision, device, task_threads())
         tokens = Tokens.from_arrow(batch["ids"])
         began = time.perf_counter()
         launched = encoder.launch(tokens)
-        now = (batch["text_hash"].cast(pa.string()), tokens, launched, time.perf_counter() - began)
+        now = (batch["text_hash"].cast(pa.string()), tokens, launched, time.perf_counter() - began, peak)
         if before:
             yield from _vectors(*before)
         before = now
@@ -248,7 +252,7 @@ def _encode_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batches
         yield from _vectors(*before)
 
 
-def _vectors(hashes: pa.Array, tokens: Tokens, launched: Launched, seconds: float) -> Batches:
+def _vectors(hashes: pa.Array, tokens: Tokens, launched: Launched, seconds: float, peak: float | None) -> Batches:
     """One row a text; the embedding is null where it is not finite."""
     began = time.perf_counter()
     vectors, padding = launched.result()
@@ -265,6 +269,7 @@ def _vectors(hashes: pa.Array, tokens: Tokens, launched: Launched, seconds: floa
         pa.array(lengths, pa.int32()),
         pa.array(padding, pa.int32()),
         pa.array(seconds * (lengths + padding) / max(1, int((lengths + padding).sum()))),
+        pa.array([peak] * len(lengths), pa.float64()),
         pa.array([NOT_FINITE if is_bad else None for is_bad in bad], pa.string()),
     ]
     yield from pa.table(columns, schema=VECTORS).to_batches(max_chunksize=ROWS_OUT)

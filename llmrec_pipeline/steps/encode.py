@@ -2,6 +2,7 @@
 
 import logging
 import math
+from typing import Any
 
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
@@ -10,6 +11,7 @@ from llmrec_pipeline.behaviour.values import hash128
 from llmrec_pipeline.encoding import EncoderSpec
 from llmrec_pipeline.encoding import spark as executors
 from llmrec_pipeline.encoding.encoder import NOT_FINITE
+from llmrec_pipeline.encoding.work import Work, work_of
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.steps.encoders import settle_encoder
 from llmrec_pipeline.tables import QUARANTINE, TEXT_EMBEDDINGS
@@ -80,6 +82,10 @@ def _encode(run: Run, spec: EncoderSpec, tokens: DataFrame) -> None:
     tasks = min(wanted, counts["texts_new"])
     done = Observation()
     sums = [F.sum(name).alias(name) for name in ("tokens", "padding", "seconds")]
+    sums += [
+        F.sum(F.col("tokens") * F.col("tokens").cast("long")).alias("pairs"),
+        F.sum(F.col("seconds") * F.col("peak")).alias("peak"),
+    ]
     with run.stage("encode", tasks, texts=counts["texts_new"], tokens=counts["tokens"]):
         balanced = executors.balance(tokens.filter("tokens > 0"), tasks)
         vectors = executors.encode(balanced, spec, run.settings.pipeline.encoder).persist()
@@ -92,11 +98,23 @@ def _encode(run: Run, spec: EncoderSpec, tokens: DataFrame) -> None:
     run.stages["forward, all tasks"] = round(totals["seconds"] or 0.0, 3)
     if totals["tokens"]:
         log.info(
-            "encode: %.0f tokens/s a task in the forward pass, %.0f in the stage, padding %.1f%%",
+            "encode: %.0f tokens/s a task in the forward pass, %.0f in the stage, padding %.1f%%%s",
             totals["tokens"] / totals["seconds"],
             totals["tokens"] / run.stages["encode"],
             100 * totals["padding"] / (totals["tokens"] + totals["padding"]),
+            _share_of_peak(run, work_of(spec), totals),
         )
+
+
+def _share_of_peak(run: Run, work: Work | None, totals: dict[str, Any]) -> str:
+    """Notes what was computed, and what the tasks' forward passes would have at the rate of a product of matrices."""
+    if work is None or not totals["peak"]:
+        return ""
+    run.counts |= {
+        "gflop": round(work.of(totals["tokens"], totals["pairs"]) / 1e9),
+        "gflop_at_peak": round(totals["peak"] / 1e9),
+    }
+    return f", {run.counts['gflop'] / max(1, run.counts['gflop_at_peak']):.0%} of the matmul peak"
 
 
 def _quarantine_id(encoder_id: str) -> Column:

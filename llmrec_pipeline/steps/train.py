@@ -258,10 +258,22 @@ def _log(run: Run, registry: Registry, mlflow: Any, head: Head, trained: Trained
     mlflow.log_params({name: value for name, value in head.weights.to_dict().items() if name != "history_edges"})
     mlflow.log_params({f"input.{table}": version for table, version in run.inputs.items()})
     figures = {name: float(value) for name, value in vars(fit).items() if name != "weights"}
-    mlflow.log_metrics(figures | {name: float(value) for name, value in trained.report.items()})
+    mlflow.log_metrics(figures | {name: float(value) for name, value in trained.report.items()} | _encoding(run, head.encoder_id))
     mlflow.set_tags({"head_version": head.head_version, "state_version": head.state_version, "encoder_id": head.encoder_id})
     log.info("train: %s; %s", fit.weights.to_dict(), {name: round(value, 4) for name, value in figures.items()})
     return registry.log_folder(folder)
+
+
+def _encoding(run: Run, encoder_id: str) -> dict[str, float]:
+    """Counts and seconds of the last job that encoded a text by this encoder (MLflow is too slow to start for each of them)."""
+    mine = (F.col("job") == "encode") & (F.col("status") == "succeeded") & (F.col("versions")["encoder_id"] == encoder_id)
+    runs = run.warehouse.read("job_runs").filter(mine & (F.col("counts")["texts_encoded"] > 0))
+    last = runs.orderBy(F.desc("started_at")).select("counts", "stages").limit(1).collect()
+    if not last:
+        return {}
+    counts = {f"encode.{name}": float(count) for name, count in last[0]["counts"].items()}
+    seconds = {stage.replace(",", ""): value for stage, value in last[0]["stages"].items()}  # MLflow's names have no comma
+    return counts | {f"encode.seconds.{stage}": value for stage, value in seconds.items()}
 
 
 def _complete(run: Run, head: Head, fitted: tuple[Dataset, Similarities] | None, last: int) -> None:

@@ -128,6 +128,7 @@ def test_a_text_without_a_vector_is_quarantined_once_and_the_run_tells_all(
     write("white mug", " ", "tea " * 70, "\u200b", "tea")
     with caplog.at_level(logging.INFO, logger="llmrec"):
         run = run_job("encode", settings)
+    computed = {name: run.counts.pop(name) for name in ("gflop", "gflop_at_peak")}
     assert run.counts == {
         "texts": 5,
         "texts_new": 5,
@@ -140,6 +141,8 @@ def test_a_text_without_a_vector_is_quarantined_once_and_the_run_tells_all(
     }
     assert set(run.stages) == {"read", "tokenise", "encode", "forward, all tasks", "write"}
     assert "tokens/s a task in the forward pass" in caplog.text
+    assert computed["gflop"] == 2  # 71 tokens, two FLOPs for each of 10.6 million weights
+    assert f"{computed['gflop'] / computed['gflop_at_peak']:.0%} of the matmul peak" in caplog.text
     rows = warehouse.read("quarantine").orderBy("reason").collect()
     assert [(row.stage, row.source, row.reason, row.raw) for row in rows] == [
         ("encode", run.versions["encoder_id"], "it has no tokens", "\u200b"),

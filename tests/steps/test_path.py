@@ -2,9 +2,12 @@
 
 import polars as pl
 import pytest
+from mlflow import MlflowClient
 
 from llmrec_pipeline.config import hash_json
+from llmrec_pipeline.steps.heads import registry_of
 from llmrec_pipeline.steps.summary import LABELS
+from llmrec_pipeline.tracking import Run
 
 pytestmark = pytest.mark.spark
 SHARES = ("short", "long", "bias", "repeat", "collaborative")
@@ -115,6 +118,17 @@ def test_job_runs_name_inputs_outputs_and_config(clicks) -> None:
     assert rows["recommend"]["versions"]["list_id"] == read(clicks, "recommendations")["list_id"][0]
     assert rows["textualise"]["inputs"]["events"] == clicks.warehouse.version("events")
     assert rows["evaluate"]["config_hash"] == hash_json(clicks.settings().model_dump(mode="json"))
+
+
+def test_mlflow_has_what_encode_did_with_the_model_of_its_vectors(clicks) -> None:
+    encoded, trained = (
+        clicks.warehouse.read("job_runs").filter(f"job = '{job}'").orderBy("started_at").first() for job in ("encode", "train")
+    )
+    registry = registry_of(Run("test", clicks.settings(), clicks.spark, clicks.warehouse))
+    version = registry.find(trained["versions"]["head_version"])
+    metrics = MlflowClient(clicks.settings().pipeline.tracking.uri).get_run(version.run_id).data.metrics
+    assert {name: metrics[f"encode.{name}"] for name in encoded["counts"]} == encoded["counts"]
+    assert metrics["encode.seconds.forward all tasks"] == encoded["stages"]["forward, all tasks"]
 
 
 def test_sequences_are_readable_and_in_order(clicks) -> None:
