@@ -23,7 +23,7 @@ from llmrec_pipeline.encoding.choosing import Trial, candidates, run_trials
 from llmrec_pipeline.encoding.encoder import NOT_FINITE, Encoder, Launched
 from llmrec_pipeline.encoding.spec import EncoderSpec, describe, locate
 from llmrec_pipeline.encoding.tokenizer import Tokenizer, max_chars
-from llmrec_pipeline.encoding.work import matmul_peak
+from llmrec_pipeline.encoding.work import matmul_peak, work_of
 from llmrec_pipeline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def encode(tokens: "DataFrame", spec: EncoderSpec, config: EncoderConfig) -> "Da
 
     A text whose vector is not finite gets a null embedding and the reason; it does not fail the job. `seconds` is the row's
     share of the time that its task spent computing, so that its sum is the time of all tasks; `peak` is what its process reached in
-    a product of matrices, in FLOP/s (null in int8).
+    a product of matrices, in FLOP/s (null where `work_of` tells nothing, and in int8).
 
     Raises (when it runs):
         ModelError: the worker's files are not those of `spec`, or it does not compute in the spec's precision.
@@ -240,7 +240,7 @@ def _encode_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batches
         if not batch.num_rows:
             continue
         encoder = loaded_encoder(spec, config, device)
-        peak = matmul_peak(spec.precision, device, task_threads())
+        peak = matmul_peak(spec.precision, device, task_threads()) if work_of(encoder.spec) else None
         tokens = Tokens.from_arrow(batch["ids"])
         began = time.perf_counter()
         launched = encoder.launch(tokens)

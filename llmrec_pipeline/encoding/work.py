@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrec_pipeline.encoding.spec import EncoderSpec
+from llmrec_pipeline.encoding.tier import PROJECTION
 
 if TYPE_CHECKING:
     import torch
 
-LOOKED_UP = ("embed", "wte", "wpe", "pooler", "lm_head")  # matrices that no token is multiplied by on its way to its vector
-UNITS, LAYERS = ("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer")  # as config.json names D and L
-SIZE = {"cpu": 1_024, "cuda": 8_192}  # rows and columns of the matrices
+# matrices that no token is multiplied by on its way to its vector: what is looked up in, poolers and heads
+BESIDE = ("embed", "wte", "wpe", "pooler", "lm_head", "cls.", "vocab_", "classifier")
+UNITS, LAYERS = ("hidden_size", "n_embd", "d_model", "dim"), ("num_hidden_layers", "n_layer", "n_layers", "num_layers")  # D, L
+SIZE = {"cpu": 1_024, "cuda": 4_096}  # rows and columns of the matrices
 ROUNDS = 5  # products; the fastest counts
+SLOW = 0.5  # seconds of one product after which one is enough
 
 
 @dataclass(frozen=True)
 class Work:
-    """FLOPs of a forward pass (Kaplan et al. 2020, section 2.1)."""
+    """FLOPs of a forward pass (Kaplan et al. 2020, section 2.1); of layers that share their weights, one is counted."""
 
     token: int  # of each token: two for each weight of a matrix
     pair: int  # of each pair of a text's tokens: 4 L D, of query times key and of weight times value
@@ -34,21 +37,21 @@ class Work:
         return self.token * tokens + self.pair * pairs
 
 
+@cache
 def work_of(spec: EncoderSpec) -> Work | None:
-    """What a token costs; None where the folder does not tell by safetensors, or nothing is multiplied (static, int8, GGUF)."""
+    """What a token costs; None where the folder does not tell (no safetensors, another config), or nothing is multiplied (static)."""
     from safetensors import safe_open
 
     described = Path(spec.folder) / "config.json"
     weights = 0
-    for file in sorted(Path(spec.folder).glob("*.safetensors")):
+    for file in sorted(set(Path(spec.folder).glob("*.safetensors")) - {Path(spec.folder) / PROJECTION}):
         with safe_open(file, framework="np") as tensors:
             shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 - not a mapping
-        weights += sum(a * b for name, (a, b) in _matrices(shapes) if not any(word in name for word in LOOKED_UP))
-    if not weights or not described.exists():
-        return None
-    config = json.loads(described.read_text(encoding="utf-8"))
+        weights += sum(a * b for name, (a, b) in _matrices(shapes) if not any(word in name for word in BESIDE))
+    config = json.loads(described.read_text(encoding="utf-8")) if described.exists() else {}
+    config = config.get("text_config", config)
     units, layers = (next((config[name] for name in names if name in config), 0) for names in (UNITS, LAYERS))
-    return Work(2 * weights, 4 * units * layers)
+    return Work(2 * weights, 4 * units * layers) if weights and units and layers else None
 
 
 def _matrices(shapes: dict[str, list[int]]) -> list[tuple[str, tuple[int, int]]]:
@@ -67,8 +70,9 @@ def matmul_peak(precision: str, device: str, threads: int) -> float | None:
     if device == "cpu":
         torch.set_num_threads(threads)
     matrix = torch.ones(size, size, dtype=dtype, device=device)
-    _seconds(matrix)
-    fastest = min(_seconds(matrix) for _ in range(ROUNDS))
+    fastest = _seconds(matrix)  # warms up, too
+    if fastest < SLOW:
+        fastest = min(_seconds(matrix) for _ in range(ROUNDS))
     torch.set_num_threads(before)
     return 2 * size**3 / fastest
 
@@ -80,5 +84,5 @@ def _seconds(matrix: "torch.Tensor") -> float:
     with torch.inference_mode():
         matrix @ matrix
     if matrix.is_cuda:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(matrix.device)
     return time.perf_counter() - began

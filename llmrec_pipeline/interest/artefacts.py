@@ -72,7 +72,8 @@ def load(folder: str | Path) -> TrainedModel:
         _check_bound(folder, description["files"])
         model = _model(description)
         model.recurrence.load_state_dict(_read(folder / RECURRENCE))
-        model.head.load_state_dict(_read(folder / HEAD))
+        before = {"total_text": torch.zeros(model.layout.text_dim + 1), "new_level": torch.tensor(-torch.inf)}  # ADR 14
+        model.head.load_state_dict(before | _read(folder / HEAD))
     except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model folder {folder} cannot be read ({type(error).__name__}: {error}); run train again") from error
     return TrainedModel(

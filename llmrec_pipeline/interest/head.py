@@ -70,6 +70,7 @@ class Head(nn.Module):
 
     half_lives: Tensor
     bias_text: Tensor
+    total_text: Tensor
 
     def __init__(
         self, config: InterestConfig, items: ItemVectors, text_dim: int, is_target: Sequence[bool], repeats: bool
@@ -93,11 +94,16 @@ class Head(nn.Module):
             self.repeat.requires_grad_(False).strength.fill_(NOTHING)
         self.register_buffer("half_lives", torch.tensor(config.long_half_lives, dtype=torch.float64))
         self.register_buffer("bias_text", torch.zeros(text_dim + 1))  # ridge of b_i on the standardised text, constant last
-        self.new_bias = nn.Parameter(torch.zeros(text_dim + 1), requires_grad=False)  # b_i(t) of what nobody had, of the same
+        self.register_buffer("total_text", torch.zeros(text_dim + 1))  # the same of b_i(t), as of the end of training
+        self.new_level = nn.Parameter(
+            torch.zeros(()), requires_grad=False
+        )  # what b_i(t) of an item that nobody had is above that
 
-    def text_bias(self, weights: Tensor, text: Tensor, has_text: Tensor) -> Tensor:
-        """[n] bias by `weights` [K + 1] on text vectors [n, K], as standardised; where `has_text` [n] is False their constant alone."""
-        return (self.items.tower.standardise(text) * has_text[:, None]) @ weights[:-1] + weights[-1]
+    def text_bias(self, text: Tensor, has_text: Tensor) -> tuple[Tensor, Tensor]:
+        """[n] b_i and [n] b_i(t) of items without training, by their text vectors [n, K]; constants where `has_text` [n] is False."""
+        known = self.items.tower.standardise(text) * has_text[:, None]
+        static, total = (known @ weights[:-1] + weights[-1] for weights in (self.bias_text, self.total_text))
+        return static, total + self.new_level
 
     def interest(self, carry: Carry, query_time: Tensor, gate_shift: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """short_u [P, G], long_u [P, G] and the gate g [P] as of `query_time` [P]; I_u = g * short_u + (1 - g) * long_u.

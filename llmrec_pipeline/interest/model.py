@@ -54,9 +54,7 @@ class InterestModel(nn.Module):
 
     def as_new(self, share: float) -> Tensor:
         """[trained + 1] True: a random `share` of the trained items, and row 0: to be treated as items without training."""
-        new = torch.zeros(len(self.trained_items) + 1, dtype=torch.bool)
-        if share:
-            new = torch.rand(len(new)) < share
+        new = torch.rand(len(self.trained_items) + 1) < share
         new[0] = True
         return new
 

@@ -39,11 +39,21 @@ class Inputs:
     examples: Examples
     popularity: Tensor  # [D, N, F]
     absent: Tensor  # [D, N] True: no candidate yet, or of the items without training, which stand in no softmax of it
-    draw_probability: npt.NDArray[np.float32]  # [N] that an item which no example of an update points to is in its softmax
+    draw_probability: npt.NDArray[
+        np.float32
+    ]  # [N] that an item which no example of an update points to is in its softmax; 0 without training
+
+    def texts_of(self, item: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, K] text vectors of items [n], zeros of those without text, and [n] which have one."""
+        row = self.item_text[item]
+        found = torch.zeros(len(item), self.text.shape[1])
+        found[row > 0] = torch.from_numpy(self.text[row[row > 0].numpy() - 1])
+        return found, row > 0
 
 
 def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples) -> Inputs:
     rows = model.item_rows(catalogue.item_ids)
+    often = np.bincount(examples.targets.item, minlength=catalogue.n_items) + 1.0
     return Inputs(
         histories=past,
         text=text,
@@ -52,13 +62,18 @@ def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: Inter
         examples=examples,
         popularity=torch.from_numpy(examples.popularity),
         absent=torch.from_numpy(examples.absent | (rows == 0)),
-        draw_probability=_draw_probability(
-            np.bincount(examples.targets.item, minlength=catalogue.n_items) + 1.0, model.config.softmax_items
-        ),
+        draw_probability=_draw_probability(often, rows > 0, model.config.softmax_items),
     )
 
 
-def _draw_probability(often: npt.NDArray[np.floating], most: int) -> npt.NDArray[np.float32]:
+def _draw_probability(often: npt.NDArray[np.floating], trained: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float32]:
+    """Of the trained items, in proportion to `often`, at most 1, with the sum `most`; 0 of the others."""
+    found = np.zeros(len(often), dtype=np.float32)
+    found[trained] = _in_proportion(often[trained], most)
+    return found
+
+
+def _in_proportion(often: npt.NDArray[np.floating], most: int) -> npt.NDArray[np.float32]:
     """Probabilities in proportion to `often`, at most 1, whose sum is `most`."""
     order = np.argsort(-often)
     left = np.cumsum(often[order][::-1])[::-1]  # of the items from this place on
@@ -82,7 +97,8 @@ def window_loss(
 ) -> tuple[Tensor, Carry, float]:
     """Weighted sum of the losses of the window's examples, the state behind the window (cut off), and the sum of weights.
 
-    Items of the rows that `new` [trained + 1] names are treated as if nobody had had them: text alone, and a bias by it.
+    Items of the rows that `new` [trained + 1] names are treated as if nobody had had them: a vector by text alone, and b_i(t) too.
+    (Who has one keeps own counts of it: where items repeat it is among the user's targets because of them.)
     """
     batch, width = window.time.shape
     if not width:  # none of these users has a step here
@@ -106,12 +122,14 @@ def window_loss(
 
 
 def _candidates(model: InterestModel, steps: Int, inputs: Inputs) -> Candidates:
-    """Those that the examples point to, and the others by the draw; all of a catalogue of at most `softmax_items`."""
+    """Those that the examples point to, and other trained items by the draw; all of them where there are at most `softmax_items`."""
     examples, probability = inputs.examples, inputs.draw_probability.copy()
     for rows in (examples.targets, examples.own) if model.repeats else (examples.targets,):
         probability[rows.item[ranges(rows.offsets[steps], rows.offsets[steps + 1] - rows.offsets[steps])]] = 1
-    all_there = probability.min() == 1  # the random stream stays as it is where nothing is drawn
-    item = np.arange(len(probability)) if all_there else np.flatnonzero(torch.rand(len(probability)).numpy() < probability)
+    if np.isin(probability, (0, 1)).all():  # nothing to draw
+        item = np.flatnonzero(probability)
+    else:
+        item = np.flatnonzero(torch.rand(len(probability)).numpy() < probability)
     column = np.full(len(probability), -1)
     column[item] = np.arange(len(item))
     return Candidates(item, column, -torch.log(torch.from_numpy(probability[item])))
@@ -173,14 +191,13 @@ def _logits(
 
 
 def _day_bias(model: InterestModel, days: Tensor, new: Tensor | None, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """b_i(t) [days, N], -inf where the item is no candidate yet, and log P_t [days, N], its share among candidates."""
+    """b_i(t) [days, N], -inf of items that are no candidates yet or untrained, and log P_t [days, N], the share among the others."""
     head, rows = model.head, torch.from_numpy(inputs.item_row)
     static = F.embedding(rows, head.bias.weight, padding_idx=0).squeeze(1)  # [N]
     bias = inputs.popularity[days] @ head.popularity.flatten() + static
     if new is not None:
         item = torch.nonzero(new[rows]).squeeze(1)
-        text = inputs.item_text[item]
-        of_new = head.text_bias(head.new_bias, torch.from_numpy(inputs.text[text.numpy() - 1]), text > 0)
+        _, of_new = head.text_bias(*inputs.texts_of(item))
         bias = bias.index_copy(1, item, of_new.expand(len(days), -1))
     masked = bias.masked_fill(inputs.absent[days], -torch.inf)
     return masked, bias - torch.logsumexp(masked, dim=1, keepdim=True)

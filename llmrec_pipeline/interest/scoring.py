@@ -52,7 +52,7 @@ def item_side(model: InterestModel, catalogue: Catalogue, text_vectors: Float32)
     row = torch.from_numpy(model.item_rows(catalogue.item_ids))
     with torch.no_grad():
         vectors = items.tower(text) * has_text[:, None] + items.ids(row)
-        regressed, of_new = (head.text_bias(weights, text, has_text) for weights in (head.bias_text, head.new_bias))
+        regressed, of_new = head.text_bias(text, has_text)
         bias = torch.where(row > 0, head.bias(row).squeeze(1), regressed)
         least = torch.where(row > 0, -torch.inf, of_new)
     return ItemSide(vectors.numpy(), bias.numpy(), least.numpy())
@@ -107,13 +107,13 @@ def score_parts(
         parts = ((short @ by_item).numpy(), (long @ by_item).numpy())
     bias = popularity_bias(model, items, popularity)
     own = states.own.as_of(states.last_time, query, catalogue, model.config.repeat_half_lives)
-    repeat = _repeat(model, own, log_share(bias, catalogue, query))
+    repeat = _repeat(model, own, log_share(bias, items, catalogue, query))
     return Parts(*parts, bias, repeat, gate.numpy(), own)
 
 
-def log_share(bias: Float32, catalogue: Catalogue, query: Query) -> Float32:
-    """[N] log P_t(i): b_i(t) less the log of its sum over the items that are candidates as of the query."""
-    candidates = catalogue.first_day < query.day
+def log_share(bias: Float32, items: ItemSide, catalogue: Catalogue, query: Query) -> Float32:
+    """[N] log P_t(i): b_i(t) less the log of its sum over the trained items that are candidates as of the query, as in training."""
+    candidates = (catalogue.first_day < query.day) & np.isneginf(items.least_bias)
     return bias - np.float32(np.logaddexp.reduce(bias[candidates].astype(np.float64))) if candidates.any() else bias
 
 

@@ -32,7 +32,7 @@ Float32 = npt.NDArray[np.float32]
 COUNTED_SPEED = 5.0  # learning rate of the weights of counted features, in learning rates
 LARGEST_GRADIENT = 5.0  # norm to which gradients are cut
 BIAS_RIDGE = 100.0  # of the regressions of b_i and b_i(t) on text, in items
-NEW_SHARE = 0.1  # of the items, treated in an update as if nobody had had them while the bias of such items is learnt
+NEW_SHARE = 0.1  # of the items, treated in an update as if nobody had had them while the level of such items is learnt
 logger = logging.getLogger(__name__)
 
 
@@ -165,7 +165,8 @@ def _fit(
         if since >= config.patience:
             break
     model.load_state_dict(best_weights)
-    _learn_new_bias(model, inputs, rng)
+    if epochs:
+        _learn_new_level(model, inputs, rng)
     return epochs
 
 
@@ -250,33 +251,41 @@ def _user_batches(lengths: Int, config: InterestConfig, rng: np.random.Generator
 
 def _regress_biases(model: InterestModel, inputs: Inputs) -> None:
     """Ridges of the trained b_i and, as of the last example, of b_i(t) on standardised text, for items without training (DESIGN 1.5)."""
-    head, rows, text = model.head, inputs.item_row, inputs.item_text.numpy()
-    with_text = np.flatnonzero((rows > 0) & (text > 0))
+    head, trained = model.head, torch.from_numpy(np.flatnonzero(inputs.item_row))
+    text, has_text = inputs.texts_of(trained)
     with torch.no_grad():
-        x = head.items.tower.standardise(torch.from_numpy(inputs.text[text[with_text] - 1])).double()
+        x = (head.items.tower.standardise(text) * has_text[:, None]).double()
         x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
-        static = head.bias.weight[torch.from_numpy(rows[with_text])]
-        counted = inputs.popularity[-1, torch.from_numpy(with_text)] @ head.popularity.flatten()
+        static = head.bias.weight[torch.from_numpy(inputs.item_row)[trained]]
+        counted = inputs.popularity[-1, trained] @ head.popularity.flatten()
         y = torch.cat([static, static + counted[:, None]], dim=1).double()
         penalty = torch.full((x.shape[1],), BIAS_RIDGE, dtype=torch.float64)
         penalty[-1] = 1e-6
         found = torch.linalg.solve(x.T @ x + torch.diag(penalty), x.T @ y).float()
         head.bias_text.copy_(found[:, 0])
-        head.new_bias.copy_(found[:, 1])
+        head.total_text.copy_(found[:, 1])
 
 
-def _learn_new_bias(model: InterestModel, inputs: Inputs, rng: np.random.Generator) -> None:
-    """One pass in which a share of the items has text alone and nothing but the bias of such items is learnt (after Volkovs et al. 2017).
+def _learn_new_level(model: InterestModel, inputs: Inputs, rng: np.random.Generator) -> None:
+    """One pass in which a share of the items has text alone, and the level of such items is all that learns (after Volkovs et al. 2017).
 
     A ridge gives the mean of a logarithm; what is wanted is the level at which new items get the share of the softmax that is theirs.
     """
-    frozen = [weight for weight in model.parameters() if weight.requires_grad]
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    level = model.head.new_level
+    model.zero_grad(set_to_none=True)  # what the last epoch left would count in the norm of gradients
     model.requires_grad_(False)
-    model.head.new_bias.requires_grad_(True)
+    level.requires_grad_(True)
     average = _RunningMean(model)
-    optimiser = torch.optim.Adam([model.head.new_bias], lr=COUNTED_SPEED * model.config.learning_rate)
-    _run_epoch(model, average, optimiser, inputs, rng, NEW_SHARE)
-    model.head.new_bias.requires_grad_(False)
-    model.head.new_bias.copy_(average.model.head.new_bias.detach())
-    for weight in frozen:
+    optimiser = torch.optim.Adam([level], lr=COUNTED_SPEED * model.config.learning_rate)
+    loss = _run_epoch(model, average, optimiser, inputs, rng, NEW_SHARE)
+    level.requires_grad_(False)
+    level.copy_(average.model.head.new_level.detach())
+    for weight in learning:
         weight.requires_grad_(True)
+    if not np.isfinite(loss):
+        raise ModelError(
+            f"the level of new items diverged: loss {loss}; no version was made, lower interest.learning_rate "
+            f"(now {model.config.learning_rate:g})"
+        )
+    logger.info("new items: loss %.4f with a tenth of the items new, %+.3f above the ridge", loss, float(level))

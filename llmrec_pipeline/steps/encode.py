@@ -95,7 +95,7 @@ def _encode(run: Run, spec: EncoderSpec, tokens: DataFrame) -> None:
         vectors.unpersist()
     totals = done.get
     counts |= {"texts_encoded": totals["encoded"], "tokens_padding": totals["padding"] or 0}
-    run.stages["forward, all tasks"] = round(totals["seconds"] or 0.0, 3)
+    run.stages["forward all tasks"] = round(totals["seconds"] or 0.0, 3)
     if totals["tokens"]:
         log.info(
             "encode: %.0f tokens/s a task in the forward pass, %.0f in the stage, padding %.1f%%%s",
@@ -107,14 +107,12 @@ def _encode(run: Run, spec: EncoderSpec, tokens: DataFrame) -> None:
 
 
 def _share_of_peak(run: Run, work: Work | None, totals: dict[str, Any]) -> str:
-    """Notes what was computed, and what the tasks' forward passes would have at the rate of a product of matrices."""
+    """Notes what was computed for tokens, padding left out, and what the tasks' forward passes would have at the rate of a product of matrices."""
     if work is None or not totals["peak"]:
         return ""
-    run.counts |= {
-        "gflop": round(work.of(totals["tokens"], totals["pairs"]) / 1e9),
-        "gflop_at_peak": round(totals["peak"] / 1e9),
-    }
-    return f", {run.counts['gflop'] / max(1, run.counts['gflop_at_peak']):.0%} of the matmul peak"
+    computed = work.of(totals["tokens"], totals["pairs"])
+    run.counts |= {"gflop": round(computed / 1e9), "gflop_at_peak": round(totals["peak"] / 1e9)}
+    return f", {computed / totals['peak']:.0%} of the matmul peak"
 
 
 def _quarantine_id(encoder_id: str) -> Column:

@@ -266,14 +266,15 @@ def _log(run: Run, registry: Registry, mlflow: Any, head: Head, trained: Trained
 
 def _encoding(run: Run, encoder_id: str) -> dict[str, float]:
     """Counts and seconds of the last job that encoded a text by this encoder (MLflow is too slow to start for each of them)."""
+    if not run.warehouse.exists("job_runs"):
+        return {}
     mine = (F.col("job") == "encode") & (F.col("status") == "succeeded") & (F.col("versions")["encoder_id"] == encoder_id)
     runs = run.warehouse.read("job_runs").filter(mine & (F.col("counts")["texts_encoded"] > 0))
     last = runs.orderBy(F.desc("started_at")).select("counts", "stages").limit(1).collect()
     if not last:
         return {}
     counts = {f"encode.{name}": float(count) for name, count in last[0]["counts"].items()}
-    seconds = {stage.replace(",", ""): value for stage, value in last[0]["stages"].items()}  # MLflow's names have no comma
-    return counts | {f"encode.seconds.{stage}": value for stage, value in seconds.items()}
+    return counts | {f"encode.seconds.{stage}": seconds for stage, seconds in last[0]["stages"].items()}
 
 
 def _complete(run: Run, head: Head, fitted: tuple[Dataset, Similarities] | None, last: int) -> None:

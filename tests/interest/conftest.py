@@ -51,7 +51,9 @@ def make_model() -> Callable[..., InterestModel]:
                 for weight in (head.bias.weight, head.gate.length.weight, head.gate.recency.weight):
                     weight.normal_()
                 for weight in (
-                    (head.popularity, head.bias_text, head.new_bias, *head.repeat.parameters()) if config.as_of_terms else ()
+                    (head.popularity, head.bias_text, head.total_text, head.new_level, *head.repeat.parameters())
+                    if config.as_of_terms
+                    else ()
                 ):
                     weight.normal_()
                 head.bias.weight[0] = 0

@@ -9,6 +9,7 @@ import torch
 from interest_cases import N_ITEMS, random_histories
 
 from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.interest import artefacts
 from llmrec_pipeline.interest.artefacts import DESCRIPTION, HEAD, RECURRENCE, file_hash, load, save
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, Query
@@ -41,6 +42,19 @@ def test_a_loaded_model_scores_as_the_saved_one(
     np.testing.assert_array_equal(logits(back.model, catalogue, text), logits(model, catalogue, text))
     assert back.trained_until == Query(10.5, 10)
     assert (back.seed, back.epochs, back.report) == (3, [{"epoch": 1, "loss": 0.5}], {"examples": 7})
+
+
+def test_a_folder_of_before_new_items_had_a_level_scores_as_it_did(
+    tmp_path: Path, make_model: Make, catalogue: Catalogue, text: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tensors = make_model(), artefacts._tensors
+    added = ("new_level", "total_text")
+    monkeypatch.setattr(artefacts, "_tensors", lambda module: {k: v for k, v in tensors(module).items() if k not in added})
+    save(tmp_path, trained(model))
+    found = logits(load(tmp_path).model, catalogue, text)
+    with torch.no_grad():
+        model.head.new_level.fill_(-torch.inf)
+    np.testing.assert_array_equal(found, logits(model, catalogue, text))
 
 
 def test_equal_models_give_equal_files(tmp_path: Path, make_model: Make) -> None:

@@ -34,7 +34,7 @@ def logit_by_hand(model: InterestModel, states: States, user: int, item: int, te
     bias = head.bias.weight[item + 1, 0] if trained else standard @ head.bias_text[:-1] + head.bias_text[-1]
     bias = bias + sum_of_logs(head.popularity, model.config.popularity_half_lives, item)
     if not trained:
-        bias = torch.maximum(bias, standard @ head.new_bias[:-1] + head.new_bias[-1])
+        bias = torch.maximum(bias, standard @ head.total_text[:-1] + head.total_text[-1] + head.new_level)
     g = gate[user]
     return float(vector @ head.w1(g * short[user])), float(vector @ head.w1((1 - g) * long[user])), float(bias)
 
@@ -97,7 +97,7 @@ def test_an_item_without_text_and_training_scores_by_its_popularity(make_model: 
     items = item_side(model, bare, text)
     assert not items.vectors.any()
     assert items.bias[0] == model.head.bias_text[-1]
-    assert items.least_bias[0] == model.head.new_bias[-1]
+    assert items.least_bias[0] == model.head.total_text[-1] + model.head.new_level
 
 
 def test_popularity_of_other_half_lives_is_refused(make_model: Make, catalogue: Catalogue, text: Float32) -> None:

@@ -141,15 +141,15 @@ def test_what_is_switched_off_stays_off_while_the_rest_learns(catalogue: Catalog
     assert trained.epochs[1]["loss"] < trained.epochs[0]["loss"]
 
 
-def test_the_bias_of_new_items_is_learnt_last_and_changes_nothing_else(
+def test_the_level_of_new_items_is_learnt_last_and_changes_nothing_else(
     catalogue: Catalogue, text: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     histories, slow = cycling_users(), SMALL.model_copy(update={"learning_rate": 0.004, "max_epochs": 8})
     learnt = fit(histories, catalogue, text, slow).model
-    monkeypatch.setattr(training, "_learn_new_bias", lambda *_: None)
+    monkeypatch.setattr(training, "_learn_new_level", lambda *_: None)
     regressed = fit(histories, catalogue, text, slow).model
     changed = [name for name, value in learnt.state_dict().items() if not torch.equal(value, regressed.state_dict()[name])]
-    assert changed == ["head.new_bias"]
+    assert changed == ["head.new_level"]
     rows = torch.arange(N_ITEMS + 1)
     as_new, before = [rows == row for row in rows[1:]], histories.before(UNTIL.day)  # each in turn, as if nobody had had it
     losses = [sum(trained_loss(model, before, catalogue, text, new)[0] for new in as_new) for model in (learnt, regressed)]

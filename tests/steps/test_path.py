@@ -128,7 +128,7 @@ def test_mlflow_has_what_encode_did_with_the_model_of_its_vectors(clicks) -> Non
     version = registry.find(trained["versions"]["head_version"])
     metrics = MlflowClient(clicks.settings().pipeline.tracking.uri).get_run(version.run_id).data.metrics
     assert {name: metrics[f"encode.{name}"] for name in encoded["counts"]} == encoded["counts"]
-    assert metrics["encode.seconds.forward all tasks"] == encoded["stages"]["forward, all tasks"]
+    assert metrics["encode.seconds.forward all tasks"] == encoded["stages"]["forward all tasks"]
 
 
 def test_sequences_are_readable_and_in_order(clicks) -> None:
