@@ -71,12 +71,15 @@ def test_ids_of_encoders_that_are_no_tiers_are_what_they_were(spec: EncoderSpec)
     assert replace(spec, tier="pca").encoder_id != spec.encoder_id
 
 
+needs_int8 = pytest.mark.skipif(
+    not back_ends._multiplies_int8(), reason="this processor multiplies no int8 (avx512_vnni or avx_vnni)"
+)
 MADE = [
     ("static", {}, 384, 0.5),
     ("pruned", {"layers": 5}, 384, 0.8),
     ("pca", {"dimensions": 64}, 64, 0.7),
     ("matryoshka", {"dimensions": 128}, 128, 0.3),
-    ("int8", {}, 384, 0.9),
+    pytest.param("int8", {}, 384, 0.9, marks=needs_int8),
 ]
 
 
@@ -158,6 +161,7 @@ def test_pruning_keeps_the_first_and_the_last_layer_and_any_backend_computes_it(
     np.testing.assert_allclose(torch, openvino, atol=1e-5)
 
 
+@needs_int8
 def test_int8_does_not_depend_on_the_batch_and_takes_a_quarter_of_the_room(tiers: Tiers, spec: EncoderSpec) -> None:
     config, _ = tiers("int8")
     encoder = Encoder(spec_of(config))
@@ -168,6 +172,7 @@ def test_int8_does_not_depend_on_the_batch_and_takes_a_quarter_of_the_room(tiers
     assert size < 0.27 * (Path(spec.folder) / "model.safetensors").stat().st_size
 
 
+@needs_int8  # the tier is made here, and judged, before the refusal
 def test_int8_is_refused_where_the_processor_would_compute_other_vectors(tiers: Tiers, monkeypatch: pytest.MonkeyPatch) -> None:
     config, _ = tiers("int8")
     monkeypatch.setattr(back_ends, "_multiplies_int8", lambda: False)
