@@ -47,15 +47,12 @@ def work_of(spec: EncoderSpec) -> Work | None:
     for file in sorted(set(Path(spec.folder).glob("*.safetensors")) - {Path(spec.folder) / PROJECTION}):
         with safe_open(file, framework="np") as tensors:
             shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 - not a mapping
-        weights += sum(a * b for name, (a, b) in _matrices(shapes) if not any(word in name for word in BESIDE))
+        matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2 and not any(word in name for word in BESIDE)}
+        weights += sum(a * b for a, b in matrices.values())
     config = json.loads(described.read_text(encoding="utf-8")) if described.exists() else {}
     config = config.get("text_config", config)
     units, layers = (next((config[name] for name in names if name in config), 0) for names in (UNITS, LAYERS))
     return Work(2 * weights, 4 * units * layers) if weights and units and layers else None
-
-
-def _matrices(shapes: dict[str, list[int]]) -> list[tuple[str, tuple[int, int]]]:
-    return [(name, (shape[0], shape[1])) for name, shape in shapes.items() if len(shape) == 2]
 
 
 @cache

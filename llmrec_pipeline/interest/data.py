@@ -127,9 +127,7 @@ class Catalogue:
 
     def vectors(self, text_vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """[N, K] text vector of each item from those of all texts [texts, K]; zeros where it has no text."""
-        found = np.zeros((self.n_items, text_vectors.shape[1]), dtype=np.float32)
-        found[self.text >= 0] = text_vectors[self.text[self.text >= 0]]
-        return found
+        return vectors_at(self.text, text_vectors)
 
 
 @dataclass(frozen=True)
@@ -166,6 +164,13 @@ class OwnCounts:
     decayed: npt.NDArray[np.float64]  # [M, event types, half-lives]
     recent: npt.NDArray[np.float64]  # [M, event types] decayed by the user's steps, see `own.py`
     total: npt.NDArray[np.float64]  # [M, event types] plain counts of what stands
+
+
+def vectors_at(rows: npt.NDArray[np.integer], vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """[n, K] of the vectors [texts, K] those in the rows [n]; zeros where the row is -1."""
+    found = np.zeros((len(rows), vectors.shape[1]), dtype=np.float32)
+    found[rows >= 0] = vectors[rows[rows >= 0]]
+    return found
 
 
 def rows_of(ids: npt.NDArray[Any], known: npt.NDArray[Any]) -> npt.NDArray[np.int32]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmrec_pipeline.interest.data import Catalogue, Histories
+from llmrec_pipeline.interest.data import Catalogue, Histories, vectors_at
 from llmrec_pipeline.interest.examples import Examples
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.own import ranges
@@ -39,16 +39,12 @@ class Inputs:
     examples: Examples
     popularity: Tensor  # [D, N, F]
     absent: Tensor  # [D, N] True: no candidate yet, or of the items without training, which stand in no softmax of it
-    draw_probability: npt.NDArray[
-        np.float32
-    ]  # [N] that an item which no example of an update points to is in its softmax; 0 without training
+    draw_probability: Float32  # [N] of being in the softmax of an update whose examples do not point to the item; 0: untrained
 
     def texts_of(self, item: Tensor) -> tuple[Tensor, Tensor]:
         """[n, K] text vectors of items [n], zeros of those without text, and [n] which have one."""
         row = self.item_text[item]
-        found = torch.zeros(len(item), self.text.shape[1])
-        found[row > 0] = torch.from_numpy(self.text[row[row > 0].numpy() - 1])
-        return found, row > 0
+        return torch.from_numpy(vectors_at(row.numpy() - 1, self.text)), row > 0
 
 
 def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples) -> Inputs:
@@ -66,14 +62,14 @@ def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: Inter
     )
 
 
-def _draw_probability(often: npt.NDArray[np.floating], trained: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.float32]:
+def _draw_probability(often: npt.NDArray[np.floating], trained: npt.NDArray[np.bool_], most: int) -> Float32:
     """Of the trained items, in proportion to `often`, at most 1, with the sum `most`; 0 of the others."""
     found = np.zeros(len(often), dtype=np.float32)
     found[trained] = _in_proportion(often[trained], most)
     return found
 
 
-def _in_proportion(often: npt.NDArray[np.floating], most: int) -> npt.NDArray[np.float32]:
+def _in_proportion(often: npt.NDArray[np.floating], most: int) -> Float32:
     """Probabilities in proportion to `often`, at most 1, whose sum is `most`."""
     order = np.argsort(-often)
     left = np.cumsum(often[order][::-1])[::-1]  # of the items from this place on

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.window import window_of
 
 Float32 = npt.NDArray[np.float32]
+BELOW_1 = np.nextafter(1, 0)  # the largest that a uniform draw gives
 UNTRAINED = N_ITEMS - 1  # the one item of the catalogue that the models were not trained on
 
 
@@ -78,30 +80,41 @@ def test_gradients_do_not_cross_windows_but_states_do(
 
 @pytest.mark.parametrize("repeats", [True, False])
 def test_a_sampled_softmax_has_on_average_the_normaliser_of_the_full_one(
-    repeats: bool, make_model: Callable[..., InterestModel], catalogue: Catalogue, text: Float32
+    repeats: bool,
+    make_model: Callable[..., InterestModel],
+    catalogue: Catalogue,
+    text: Float32,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """exp(loss) is the normaliser over exp(the target's logit), so its mean over draws is that of all items, whatever is drawn."""
+    """exp(loss) is the normaliser over exp(the target's logit): its mean over all draws there are is that of all items."""
     histories = random_histories(np.random.default_rng(6), n_users=12, n_items=UNTRAINED)
+    draws = np.array(list(product([False, True], repeat=N_ITEMS - 1)))
+    draws = np.column_stack([draws, np.zeros(len(draws), dtype=bool)])  # the untrained item never is
 
-    def odds(softmax_items: int, draws: int) -> list[float]:
+    def odds(softmax_items: int) -> tuple[list[float], float]:
+        """Of each user the mean over draws; and the largest spread among them."""
         model = make_model(repeats=repeats, softmax_items=softmax_items, target_exponent=0, user_exponent=0).train()
-        inputs = inputs_of(
-            histories, catalogue, text, model, examples_of(histories, catalogue, daily_of(histories), model.config, BUYS, repeats)
-        )
-        found = []
+        examples = examples_of(histories, catalogue, daily_of(histories), model.config, BUYS, repeats)
+        inputs = inputs_of(histories, catalogue, text, model, examples)
+        likely = np.where(draws, inputs.draw_probability, 1 - inputs.draw_probability).prod(axis=1)
+        means, spread = [], 0.0
         for user in np.flatnonzero(np.diff(histories.step_offsets) > 1):
             carry = Carry.of(States.empty(histories.user_ids[[user]], model.layout), model.layout, torch.float32)
             window = window_of(histories, np.array([user]), 1, 1, inputs.item_row, text)
-            losses = [window_loss(model, carry, window, inputs) for _ in range(draws)]
-            if losses[0][2]:
-                found.append(float(np.mean([np.exp(float(loss.detach())) for loss, _, _ in losses])))
-        return found
+            found = []
+            for draw in draws[likely > 0]:
+                monkeypatch.setattr(torch, "rand", lambda _, draw=draw: torch.from_numpy(np.where(draw, 0, BELOW_1)))
+                loss, _, weight = window_loss(model, carry, window, inputs)
+                found.append(np.exp(float(loss.detach())))
+            if weight:
+                means.append(float(np.average(found, weights=likely[likely > 0])))
+                spread = max(spread, np.ptp(found))
+        return means, spread
 
-    torch.manual_seed(1)
-    full, sampled = odds(N_ITEMS, 1), odds(4, 200)
+    (full, none), (sampled, some) = odds(N_ITEMS), odds(4)
     assert len(full) > 3
-    np.testing.assert_allclose(sampled, full, rtol=0.06)
-    assert not np.array_equal(odds(4, 1), full)
+    assert none == 0 < some
+    np.testing.assert_allclose(sampled, full, rtol=1e-5)
 
 
 @pytest.mark.parametrize("softmax_items", [1, 3, N_ITEMS, 100])
