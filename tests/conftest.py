@@ -28,9 +28,13 @@ TINY = {
 def spark() -> Iterator[SparkSession]:
     """The shared session: settings from the environment's spark-defaults, made fit for tables of a few rows.
 
-    Compiling code for them costs more than it saves; the tests of spark-submit run with Spark's own settings.
+    Compiling code for them costs more than it saves; the tests of spark-submit run with Spark's own settings. (What the JVM compiles
+    of Spark fills 48 MB within minutes: it then discards and compiles again for ever, which took as long as the tests themselves.)
     """
-    options = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC", "spark.driver.memory": "2g"}
+    java = (
+        "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC"  # of the first compiler alone the JVM keeps 48m
+    )
+    options = {"spark.driver.extraJavaOptions": java, "spark.driver.memory": "2g"}
     arguments = [part for name, value in options.items() for part in ("--conf", f"'{name}={value}'")]
     os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*arguments, "pyspark-shell"])
     session = get_session("tests")
