@@ -138,11 +138,12 @@ def _record_identity(source: Column, columns: list[str]) -> Column:
 def _typed(rows: DataFrame, domain: DomainConfig, mapping: dict[str, str], identity: Column, time_format: str) -> DataFrame:
     """The columns of `events`, beside the texts that they were read from (`_price`, ...)."""
     own = {f"_when_{i}": F.expr(condition) for i, condition in enumerate(domain.quarantine_when.values())}
-    named = rows.withColumns({f"_{name}": text_of(mapping.get(name)) for name in MAPPED} | own)
+    known = rows.columns
+    named = rows.withColumns({f"_{name}": _text(mapping.get(name), known) for name in MAPPED} | own)
     numbers = {
         name: parse_number(F.col(f"_{name}"), domain.source.decimal, domain.source.thousands) for name in ("quantity", "price")
     }
-    fields = {"event_id": identity, "item_fields": _item_fields(domain), "_kind": F.lower(F.trim("_event_type"))}
+    fields = {"event_id": identity, "item_fields": _item_fields(domain, known), "_kind": F.lower(F.trim("_event_type"))}
     timed = with_time(named.withColumns(fields), "_event_time", time_format, domain.zone)
     return timed.withColumns(
         {
@@ -229,10 +230,16 @@ def _event_checks(domain: DomainConfig) -> Checks:
     return checks
 
 
-def _item_fields(domain: DomainConfig) -> Column:
+def _text(expression: str | None, columns: list[str]) -> Column:
+    """As `text_of`; a record's own column has no blanks (`read_records`), and is spared the look."""
+    name = (expression or "").strip("`")
+    return F.col(f"`{name}`").cast("string") if name in columns else text_of(expression)
+
+
+def _item_fields(domain: DomainConfig, columns: list[str]) -> Column:
     """What the record says of its item, as delivered; null where the catalogue has a file of its own or nothing is said."""
     mapped = {} if domain.items.source else domain.items.columns
-    values = [text_of(mapped.get(name)) for name in ITEM_FIELDS]
+    values = [_text(mapped.get(name), columns) for name in ITEM_FIELDS]
     if not set(mapped) & set(ITEM_FIELDS):
         return F.lit(None).cast(EVENTS.column("item_fields").type)
     said = F.coalesce(*[value for name, value in zip(ITEM_FIELDS, values, strict=True) if name in mapped]).isNotNull()

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,27 @@ def test_broken_lines_never_swallow_their_neighbours(spark: SparkSession, tmp_pa
         ("u5", "\x00😀", None),
         ("u6", "too", "broken row"),
     ]
+
+
+@pytest.mark.parametrize("separator", [",", "\t", "|", ".", "^", " "])
+def test_lines_without_a_quote_are_read_as_the_parser_would(spark: SparkSession, tmp_path: Path, separator: str) -> None:
+    rng = random.Random(7)
+    signs = [*"a1 \t\r\x00\x0b\x0c\x85\u2028\ufeffé漢😀'\\#|;.^$", *separator * 8]
+    lines = sorted({"".join(rng.choices(signs, k=rng.randint(1, 12))).strip("\r\ufeff") for _ in range(500)})
+    lines = [line for line in lines if line.strip(" ")]
+    (tmp_path / "log.csv").write_bytes("\n".join(lines).encode())
+    described = FilesConfig(path=str(tmp_path / "log.csv"), header=False, columns=("a", "b", "c"), delimiter=separator)
+    options = {"sep": separator, "quote": '"', "escape": '"', "columnNameOfCorruptRecord": "broken", "maxCharsPerColumn": "-1"}
+    parsed = spark.createDataFrame([(line,) for line in lines], "line string").select(
+        F.from_csv("line", "a string, b string, c string, broken string", options).alias("of")
+    )
+    expected = [
+        (*[cell if cell and cell.strip(" ") else None for cell in row[:3]], row[3] and "broken row")
+        for row in parsed.select("of.*").collect()
+    ]
+    found = rows_of(spark, described)
+    assert found == sorted(expected, key=str)
+    assert 20 < sum(row[-1] is None for row in found) < len(found) - 20
 
 
 def test_line_breaks_in_quotes_where_the_domain_declares_them(spark: SparkSession, tmp_path: Path) -> None:
