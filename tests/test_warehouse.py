@@ -1,7 +1,8 @@
-"""Tables that this version must not touch: each gets one clear line, and nothing is written."""
+"""Writers at once lose and repeat nothing; tables that this version must not touch get one clear line each, and no row."""
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyspark.sql import SparkSession
 from llmrec_pipeline.config import Settings
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.warehouse import Warehouse
 
 pytestmark = pytest.mark.spark
 Make, RunJob = Callable[..., Settings], Callable[..., Run]
@@ -25,6 +27,25 @@ def shop(tmp_path: Path) -> dict[str, Any]:
         "columns": {"user_id": "user", "item_id": "item", "event_type": "'buy'", "event_time": "time"},
         "event_types": {"buy": {"target": True, "template": {"en": "bought {item_id}"}}},
     }
+
+
+def test_writers_at_once_insert_each_key_once(spark: SparkSession, tmp_path: Path) -> None:
+    warehouse = Warehouse(spark, str(tmp_path), "shop", "mapping")
+    warehouse.create(["texts"])
+
+    def insert(first: int) -> int:
+        keys = spark.range(first, first + 40).selectExpr("CAST(id AS string) AS text_hash")
+        return warehouse.insert_new("texts", keys.selectExpr("text_hash", "'tea' AS text", "'en' AS language"))
+
+    for turn in (0, 1_000):  # into an empty table, and into one that has rows
+        with ThreadPoolExecutor(3) as pool:
+            inserted = list(pool.map(insert, range(turn, turn + 60, 20)))
+        assert sum(inserted) == 80
+    keys = [row["text_hash"] for row in warehouse.read("texts").collect()]
+    assert sorted(map(int, keys)) == [*range(80), *range(1_000, 1_080)]
+    version = warehouse.version("texts")
+    assert insert(0) == 0
+    assert warehouse.version("texts") == version
 
 
 def files(folder: Path) -> dict[str, int]:

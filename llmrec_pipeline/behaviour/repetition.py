@@ -3,6 +3,8 @@
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from llmrec_pipeline.warehouse import kept
+
 NTH, CONFLICT = "_nth", "_conflict"
 SMALL = 1_000_000  # numbers of 8 bytes that every task can hold
 
@@ -21,11 +23,10 @@ def split_repeated(rows: DataFrame, key: str, file: str) -> tuple[DataFrame, Dat
         file: column of the file's number; no part of the content.
     """
     number = F.xxhash64(key)
-    often = rows.groupBy(number.alias("_often")).count().filter("count > 1").select("_often").localCheckpoint()
-    n_often = often.count()
-    if not n_often:
+    often, found = kept(rows.groupBy(number.alias("_often")).count().filter("count > 1").select("_often"))
+    if not found["n"]:
         return rows, None
-    if n_often <= SMALL:
+    if found["n"] <= SMALL:
         often = F.broadcast(often)
     hit = number == F.col("_often")
     content = F.to_json(F.struct(*[name for name in rows.columns if name != file]))

@@ -5,7 +5,7 @@ from pyspark.sql import functions as F
 
 from llmrec_pipeline.steps.delivery import Delivery
 from llmrec_pipeline.tracking import Run
-from llmrec_pipeline.warehouse import in_range
+from llmrec_pipeline.warehouse import in_range, kept
 
 GONE = "_gone"
 
@@ -25,9 +25,9 @@ def outdated_events(run: Run, delivery: Delivery) -> DataFrame | None:
         dates = dates.filter(F.col("event_date") == F.lit(run.settings.pipeline.day))
     stored = run.warehouse.read("events").alias("t").filter(in_range("event_date", *span)).filter(F.col("source") == source.name)
     gone = stored.join(F.broadcast(dates), on="event_date", how="left_semi")
-    gone = gone.join(delivery.events.select("event_id"), on="event_id", how="left_anti").localCheckpoint()
-    run.counts["events_replaced"] = gone.count()
-    return gone if run.counts["events_replaced"] else None
+    gone, found = kept(gone.join(delivery.events.select("event_id"), on="event_id", how="left_anti"))
+    run.counts["events_replaced"] = found["n"]
+    return gone if found["n"] else None
 
 
 def replace_events(run: Run, delivery: Delivery, gone: DataFrame, span: str) -> int:

@@ -1,6 +1,7 @@
 """What a run of ingest is given: its source read and parsed once, and the fate of each record, counted before anything is committed."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import reduce
@@ -117,13 +118,15 @@ def parse_delivery(run: Run) -> Parsed:
     """
     domain = run.settings.domain
     records = read_records(run.spark, domain.source, source_paths(run.settings))
-    check_mapping(records, domain)
-    if "zone" not in domain.model_fields_set:
-        log.info("ingest: the domain names no zone; times without one are read as UTC")
-    time_format = choose_time_format(records.rows, domain)
-    parse = parse_records if domain.lists else parse_events
-    rows = parse(records.rows, domain, records.columns, time_format, last_date(run)).localCheckpoint()
-    return Parsed(records, rows, time_format, count_fates(records, rows))
+    with ThreadPoolExecutor(1) as beside:  # Spark counts while the driver plans the parsing
+        units = beside.submit(count_units, records)
+        check_mapping(records, domain)
+        if "zone" not in domain.model_fields_set:
+            log.info("ingest: the domain names no zone; times without one are read as UTC")
+        time_format = choose_time_format(records.rows, domain)
+        parse = parse_records if domain.lists else parse_events
+        rows = parse(records.rows, domain, records.columns, time_format, last_date(run)).localCheckpoint()
+    return Parsed(records, rows, time_format, count_fates(records, rows, units.result()))
 
 
 def each_record_once(run: Run, parsed: Parsed) -> Delivery:
@@ -172,8 +175,13 @@ def _with_lists(run: Run, parsed: Parsed) -> Delivery:
     )
 
 
-def count_fates(records: Records, parsed: DataFrame) -> Fates:
-    """Counts usable records and reasons, beside a count of the records that knows nothing of parsing (an action).
+def count_units(records: Records) -> dict[int, int]:
+    """Records of each file, header lines among them, by the count that knows nothing of parsing (an action)."""
+    return {row[FILE]: row["count"] for row in records.units.groupBy(FILE).count().collect()}
+
+
+def count_fates(records: Records, parsed: DataFrame, units: dict[int, int]) -> Fates:
+    """Counts usable records and reasons, beside the `count_units` of the records (an action).
 
     Raises:
         InputError: there is no record, or a file's lines end in a way that hides them.
@@ -181,7 +189,6 @@ def count_fates(records: Records, parsed: DataFrame) -> Fates:
     """
     measures = [F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high")]
     rows = parsed.groupBy(FILE, REASON).agg(*measures, F.count_if(AMBIGUOUS).alias("ambiguous")).collect()
-    units = {row[FILE]: row["count"] for row in records.units.groupBy(FILE).count().collect()}
     headers = sum(row["n"] for row in rows if row[REASON] == HEADER)
     if headers < records.headers:
         raise InputError(

@@ -76,7 +76,7 @@ def _tokenise(run: Run, spec: EncoderSpec, new: DataFrame) -> DataFrame:
 
 
 def _encode(run: Run, spec: EncoderSpec, tokens: DataFrame) -> None:
-    """Writes vectors as they are computed, and kept for a merge that has to be tried again; the merge observes what the stage did."""
+    """Writes vectors as they are computed, and kept for a commit that has to be tried again; observes what the stage did."""
     counts = run.counts
     wanted = max(TASKS_PER_CORE * run.spark.sparkContext.defaultParallelism, math.ceil(counts["tokens"] / TOKENS_PER_TASK))
     tasks = min(wanted, counts["texts_new"])
@@ -122,7 +122,7 @@ def _quarantine_id(encoder_id: str) -> Column:
 def _quarantine(run: Run, encoder_id: str, new: DataFrame, tokens: DataFrame) -> None:
     """What has no vector now, and why."""
     run.counts["quarantined"] = 0
-    if run.counts["texts_encoded"] == run.counts["texts_new"]:  # a merge of nothing takes seconds, too
+    if run.counts["texts_encoded"] == run.counts["texts_new"]:  # to look for nothing takes seconds, too
         return
     vectors = run.warehouse.read("text_embeddings").filter(F.col("encoder_id") == encoder_id)
     refused = tokens.join(vectors, on="text_hash", how="left_anti").select("text_hash", "reason")

@@ -14,7 +14,7 @@ from llmrec_pipeline.steps.corrections import outdated_events, replace_events
 from llmrec_pipeline.steps.delivery import Delivery, each_record_once, known_of, last_date, parse_delivery
 from llmrec_pipeline.steps.fates import print_fates
 from llmrec_pipeline.tracking import Run, console
-from llmrec_pipeline.warehouse import in_range, only_row
+from llmrec_pipeline.warehouse import in_range, kept
 
 log = logging.getLogger("llmrec")
 TABLES = ("events", "quarantine", "items")
@@ -63,8 +63,8 @@ def _items_in_step(run: Run) -> bool:
     if not run.warehouse.exists("job_runs"):
         return False
     ended = run.warehouse.read("job_runs").filter("job = 'ingest' AND status = 'succeeded'")
-    seen = only_row(ended.agg(F.max_by(F.col("outputs")["events"], "started_at")))[0]
-    return seen is not None and int(seen) == run.warehouse.version("events")
+    runs = ended.select("started_at", F.col("outputs")["events"].alias("events")).collect()
+    return bool(runs) and max(runs, key=lambda row: row["started_at"])["events"] == run.warehouse.version("events")
 
 
 def _count(run: Run, delivery: Delivery) -> None:
@@ -142,7 +142,7 @@ def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, touc
     touched = touched.localCheckpoint()
     whole = warehouse.read("events").join(touched, on="item_id", how="left_semi")
     changes = changed_items(derive_items(whole, domain), known.join(touched, on="item_id", how="left_semi"))
-    changed = (listed.unionByName(changes) if listed else changes).localCheckpoint()
-    run.counts["items_changed"] = changed.count()
+    changed, found = kept(listed.unionByName(changes) if listed else changes)
+    run.counts["items_changed"] = found["n"]
     if run.counts["items_changed"] or "items" in warehouse.rebuilding:
         warehouse.upsert("items", changed, delete="_gone")

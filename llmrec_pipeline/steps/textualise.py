@@ -12,7 +12,7 @@ from llmrec_pipeline.behaviour.sequences import (
     with_texts,
 )
 from llmrec_pipeline.tracking import Run
-from llmrec_pipeline.warehouse import in_range, only_row
+from llmrec_pipeline.warehouse import in_range, kept
 
 TABLES = ("texts", "user_sequences")
 GONE = "_gone"
@@ -47,10 +47,8 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
 
 def _write_changed(run: Run, textual: DataFrame) -> None:
     warehouse = run.warehouse
-    changed = _changed(textual, warehouse.read("user_sequences")).localCheckpoint()
-    span = only_row(
-        changed.agg(F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high"))
-    )
+    ends = F.min("event_date").alias("low"), F.max("event_date").alias("high")
+    changed, span = kept(_changed(textual, warehouse.read("user_sequences")), *ends)
     run.counts["sequences_changed"] = span["n"]
     if span["n"]:
         whole = textual.join(changed, on=["user_id", "event_date"], how="left_semi")
