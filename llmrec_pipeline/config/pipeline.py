@@ -185,6 +185,12 @@ class RecommendConfig(Section):
         le=20,
         description="added to the learnt gate's logit: above 0 lists lean to short-term interest, below to long-term",
     )
+    new_item_shift: float = Field(
+        0.0,
+        ge=-20,
+        le=20,
+        description="added to the logit of items that nobody has had: above 0 lists explore new items, at the cost of what is known to be wanted",
+    )
     block_users: PositiveInt = Field(512, description="users scored at once on an executor; bounds memory to block * items")
     blocked_items: tuple[str, ...] = Field((), description="item ids never recommended")
 

@@ -78,10 +78,12 @@ class Scorer:
     query: Query
     blocked: npt.NDArray[np.bool_]  # [N] True: never recommended
     gate_shift: float = 0.0  # added to the gate's logit
+    new_item_shift: float = 0.0  # added to b_i(t) of an item that nobody has had
 
     @cached_property
     def items(self) -> ItemSide:
-        return item_side(self.model, self.catalogue, self.text_vectors)
+        found = item_side(self.model, self.catalogue, self.text_vectors)
+        return replace(found, least_bias=found.least_bias + np.float32(self.new_item_shift))
 
     @cached_property
     def similar_items(self) -> sparse.csr_array:

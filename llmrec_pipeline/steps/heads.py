@@ -119,6 +119,7 @@ def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, similar: S
         domain=settings.domain,
         query=query,
         gate_shift=settings.pipeline.recommend.gate_shift,
+        new_item_shift=settings.pipeline.recommend.new_item_shift,
         blocked=np.isin(catalogue.item_ids, np.array(settings.pipeline.recommend.blocked_items, dtype=np.str_)),
     )
 

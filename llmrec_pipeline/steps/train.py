@@ -219,9 +219,8 @@ def _fit_joint(run: Run, trained: TrainedModel, dataset: Dataset, histories: His
     )
     days = window.validation_start, window.start
     head = Head(trained.model, neutral, "", "", dataset.encoder_id, *days, settings.pipeline.collaborative)
-    scorer = replace(
-        make_scorer(run, head, dataset, query, neighbours), gate_shift=0.0
-    )  # it is for lists, no part of a head_version
+    scorer = make_scorer(run, head, dataset, query, neighbours)
+    scorer = replace(scorer, gate_shift=0.0, new_item_shift=0.0)  # shifts are for lists, no part of a head_version
     wanted = targets_between(histories, window.validation_start, window.start, scorer.is_target)
     users = histories.take(np.flatnonzero(wanted.per_user))
     size = settings.pipeline.recommend.block_users
