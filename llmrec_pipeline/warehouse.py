@@ -195,7 +195,7 @@ class Warehouse:
         """Inserts the rows whose key is unknown, in one commit (none: no commit); returns how many.
 
         Delta notes what is read of a table in the course of a write to it: a commit that another writer's rows have overtaken fails
-        as a MERGE would, and is tried again. An append takes a third less time than a MERGE that only inserts.
+        as a MERGE would, and is tried again. Of a million rows it took a fifth less time than a MERGE that only inserts.
 
         Args:
             name: the table.

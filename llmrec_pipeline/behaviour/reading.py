@@ -269,7 +269,7 @@ def _parsed(source: FilesConfig, lines: DataFrame, headers: Headers, files: tupl
 
 
 def _from_csv(source: FilesConfig, lines: DataFrame, columns: tuple[str, ...]) -> DataFrame:
-    """Lines without a quote are split, the others parsed, which takes three times as long and would give the same."""
+    """Lines without a quote are split, the others parsed, which costs more and would give the same."""
     options = {
         "sep": source.separator,
         "quote": source.quote or "\u0000",
@@ -330,7 +330,3 @@ def _nested_schema(paths: tuple[str, ...]) -> StructType:
 def _flat(record: DataFrame, values: dict[str, Column], broken: Column) -> DataFrame:
     columns = [value.alias(name) for name, value in values.items()]
     return record.select(*columns, RAW, "_uri", F.coalesce(F.col(BROKEN), broken).alias(BROKEN))
-
-
-def _string_schema(columns: tuple[str, ...]) -> StructType:
-    return StructType([StructField(name, StringType()) for name in columns])
