@@ -26,7 +26,7 @@ from llmrec_pipeline.config import Settings
 from llmrec_pipeline.errors import ConfigError, ConservationError, InputError
 from llmrec_pipeline.tables import EVENTS, IMPRESSIONS
 from llmrec_pipeline.tracking import Run
-from llmrec_pipeline.warehouse import in_range, only_row
+from llmrec_pipeline.warehouse import only_row
 
 log = logging.getLogger("llmrec")
 
@@ -41,7 +41,7 @@ class Fates:
     reasons: dict[tuple[int, str], int] = field(default_factory=dict)  # (file, reason) -> records in quarantine
     conflicts: int = 0  # repeated records that share a declared identity and say something else
     ambiguous: int = 0  # times that the clock showed twice
-    known: int = 0  # usable, each once, that the table holds already
+    known: int = 0  # usable, each once, that the table held already (0 where lists hold the behaviours)
     span: tuple[date, date] | None = None  # first and last event_date
 
     @property
@@ -229,12 +229,3 @@ def _leave_headers_out(fates: Fates, records: Records) -> None:
         fates.records[number] -= 1
         if more:
             fates.reasons[number, "repeated header"] = more
-
-
-def known_of(run: Run, delivery: Delivery) -> int:
-    """How many of the delivered records the table holds already (a record of lists is known by its elements, not here)."""
-    span = delivery.fates.span
-    if span is None or delivery.elements:
-        return 0
-    stored = run.warehouse.read("events").alias("t").filter(in_range("event_date", *span)).select("event_id")
-    return stored.join(delivery.events.select("event_id"), on="event_id", how="left_semi").count()

@@ -11,7 +11,7 @@ from llmrec_pipeline.behaviour.values import text_of
 from llmrec_pipeline.errors import ConservationError
 from llmrec_pipeline.steps.catalogue import Catalogue, read_catalogue
 from llmrec_pipeline.steps.corrections import outdated_events, replace_events
-from llmrec_pipeline.steps.delivery import Delivery, each_record_once, known_of, last_date, parse_delivery
+from llmrec_pipeline.steps.delivery import Delivery, each_record_once, last_date, parse_delivery
 from llmrec_pipeline.steps.fates import print_fates
 from llmrec_pipeline.tracking import Run, console
 from llmrec_pipeline.warehouse import in_range, kept
@@ -36,16 +36,14 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
             created = beside.submit(warehouse.create, tables)
             delivery = each_record_once(run, parsed)
         fresh = created.result() | warehouse.rebuilding
-        if "events" not in fresh:
-            delivery.fates.known = known_of(run, delivery)
-        _count(run, delivery)
-        gone = outdated_events(run, delivery)
-    moved = bool(run.counts["used"] or gone or delivery.elements or catalogue or rebuild)
-    in_step = _items_in_step(run) if not moved or run.settings.domain.source.redelivery == "replace" else True
+        gone, before = outdated_events(run, delivery), warehouse.version("events")
     with run.stage("write"), ThreadPoolExecutor(1) as beside:
         written = beside.submit(_write_beside, run, delivery, catalogue)
         _write_events(run, delivery, gone)
         written.result()
+    _count(run, delivery)
+    moved = bool(run.counts["used"] or gone or delivery.elements or catalogue or rebuild)
+    in_step = _items_in_step(run, before) if not moved or run.settings.domain.source.redelivery == "replace" else True
     if moved or not in_step:
         with run.stage("items"):
             if "items" in fresh and not catalogue:
@@ -58,18 +56,18 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
     run.wrote(*tables)
 
 
-def _items_in_step(run: Run) -> bool:
-    """True where the last run that came to its end saw the events as they stand, so that known events have made their items."""
+def _items_in_step(run: Run, before: int) -> bool:
+    """True where the last run that came to its end saw the events of version `before`, so that known events have made their items."""
     if not run.warehouse.exists("job_runs"):
         return False
     ended = run.warehouse.read("job_runs").filter("job = 'ingest' AND status = 'succeeded'")
     runs = ended.select("started_at", F.col("outputs")["events"].alias("events")).collect()
-    return bool(runs) and max(runs, key=lambda row: row["started_at"])["events"] == run.warehouse.version("events")
+    return bool(runs) and max(runs, key=lambda row: row["started_at"])["events"] == before
 
 
 def _count(run: Run, delivery: Delivery) -> None:
     fates = delivery.fates
-    run.counts |= {
+    counts = {
         "records": fates.n_records,
         "used": fates.distinct - fates.known,
         "duplicates_in_delivery": sum(fates.repeated.values()),
@@ -77,8 +75,9 @@ def _count(run: Run, delivery: Delivery) -> None:
         "quarantined": fates.quarantined,
     }
     extra = {"duplicates_conflicting": fates.conflicts, "ambiguous_times": fates.ambiguous}
-    run.counts |= {name: count for name, count in extra.items() if count} | delivery.elements
-    run.counts |= {f"quarantined: {reason}": count for reason, count in fates.by_reason.items()}
+    counts |= {name: count for name, count in extra.items() if count} | delivery.elements
+    counts |= {f"quarantined: {reason}": count for reason, count in fates.by_reason.items()}
+    run.counts = counts | run.counts
     run.versions |= {f"skipped: {file}": reason for file, reason in sorted(delivery.records.skipped.items())}
     log.info("ingest: %s", ", ".join(f"{name} {count:,}" for name, count in run.counts.items()))
     for file, reason in sorted(delivery.records.skipped.items()):
@@ -86,20 +85,21 @@ def _count(run: Run, delivery: Delivery) -> None:
 
 
 def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> None:
-    """Commits the new events; what another run committed meanwhile is known, not used."""
-    fates, lists = delivery.fates, bool(delivery.elements)
-    new = run.counts["used"] if not lists else delivery.elements["elements_events"]
-    if fates.span is None or (not new and not gone and "events" not in run.warehouse.rebuilding):
+    """Commits the new events; those that are not inserted were known."""
+    fates = delivery.fates
+    if fates.span is None:
         return
     span = in_range("event_date", *fates.span)
     insert = run.warehouse.insert_new
     inserted = replace_events(run, delivery, gone, span) if gone else insert("events", delivery.events, span)
-    if lists:
+    if delivery.elements:
         run.counts["events_new"] = inserted
-    elif inserted > new:
-        raise ConservationError(f"events: {inserted} rows committed, {new} counted before; this is a defect, please report it")
+    elif inserted > fates.distinct:
+        raise ConservationError(
+            f"events: {inserted} rows committed, {fates.distinct} counted before; this is a defect, please report it"
+        )
     else:
-        run.counts |= {"used": inserted, "duplicates_known": fates.known + new - inserted}
+        fates.known = fates.distinct - inserted
 
 
 def _write_beside(run: Run, delivery: Delivery, catalogue: Catalogue | None) -> None:
@@ -107,7 +107,7 @@ def _write_beside(run: Run, delivery: Delivery, catalogue: Catalogue | None) -> 
     if delivery.elements.get("elements_impressions") or "impressions" in warehouse.rebuilding:
         run.counts["impressions_new"] = warehouse.insert_new("impressions", delivery.impressions)
     bad = [
-        run.counts["quarantined"],
+        delivery.fates.quarantined,
         delivery.elements.get("elements_quarantined", 0),
         run.counts.get("catalogue_quarantined", 0),
     ]

@@ -32,8 +32,7 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
         found = distinct_texts(described, domain)
         if domain.itemless:
             found = found.unionByName(distinct_texts(own_texts(events, domain), domain)).dropDuplicates(["text_hash"])
-        new = found.join(warehouse.read("texts"), on="text_hash", how="left_anti")
-        run.counts["texts_new"] = warehouse.insert_new("texts", new)
+        run.counts["texts_new"] = warehouse.insert_new("texts", found)
     with run.stage("sequences"):
         textual = with_texts(events.filter(F.col("user_id").isNotNull()), described, domain)
         if "user_sequences" in fresh:
