@@ -25,9 +25,11 @@ PARTS = {
     "long": Without("long", ("interest.gate=1",)),
     "as-of terms": Without("as-of terms", ("interest.as_of_terms=false",)),
 }
+HORIZON = "horizon of 28 days"
 INSTEAD = {
     "gate 1/2": Without("gate 1/2", ("interest.gate=0.5",)),
     "gru": Without("gru", ("interest.cell=gru",)),
+    HORIZON: Without(HORIZON, ("interest.horizon_days=28",)),
 }
 TENTH = Without("a tenth of the items in training", items=0.1)
 KNN = ("text_knn", "text_knn_centred")
@@ -93,9 +95,10 @@ def figures(found: dict[str, Any]) -> list[Figure]:
             rows.append(
                 figure(f"{domain}: upper end of the learnt gate over the best fixed one", high, "x", "higher", 1.0, None, note)
             )
-        if "gru" in of:
-            value, low, high = of["gru"]["full_over"]
-            rows.append(figure(f"{domain}: LSTM over GRU", value, "x", "higher", None, None, f"[{low:.3f}, {high:.3f}]"))
+        for other, said in (("gru", "LSTM over GRU"), (HORIZON, f"targets of the next step over a {HORIZON}")):
+            if other in of:
+                value, low, high = of[other]["full_over"]
+                rows.append(figure(f"{domain}: {said}", value, "x", "higher", None, None, f"[{low:.3f}, {high:.3f}]"))
         rows += _new_items(domain, of) if "new: p" in of else []
     return rows
 

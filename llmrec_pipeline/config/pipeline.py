@@ -83,6 +83,10 @@ class InterestConfig(Section):
         None, description="g fixed in training and serving, 1: short-term interest alone, 0: long-term alone; null: learnt"
     )
     as_of_terms: bool = Field(True, description="popularity and own counts as of the query in the logit; false: b_i alone")
+    horizon_days: NonNegative = Field(
+        0.0,
+        description="a step's targets in training are its own items and those of the days after it, as many as this; 0: its own alone",
+    )
     dropout: Share = Field(0.2, description="on step inputs and interest vectors")
     id_dropout: Share = Field(
         0.2,

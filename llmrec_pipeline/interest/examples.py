@@ -59,15 +59,26 @@ class Examples:
     absent: npt.NDArray[np.bool_]  # [D, N] True: not yet a candidate
 
 
-def targets_of(histories: Histories, catalogue: Catalogue, is_target: npt.NDArray[np.bool_], repeats: bool) -> Targets:
+def targets_of(
+    histories: Histories, catalogue: Catalogue, is_target: npt.NDArray[np.bool_], repeats: bool, horizon_days: float = 0.0
+) -> Targets:
     """Targets of each step: distinct catalogue items of target events, less those that are no candidates as of the step.
 
     Dropped, and counted: items that the catalogue lacks (`unknown`), items first seen on the step's date or later (`new`) and,
     where items do not repeat, items that the user knows by then (`masked`).
+
+    Args:
+        histories: all users.
+        catalogue: N items.
+        is_target: [types].
+        repeats: False: known items are no targets.
+        horizon_days: a step with a target event has those of the user's later steps too that come less than so many days after it.
     """
     event = np.flatnonzero(is_target[histories.event_type])
     step, item = histories.event_step[event], histories.item[event].astype(np.int64)
     pairs = np.unique(np.stack([step, item], axis=1), axis=0)
+    if horizon_days and len(pairs):
+        pairs = _seen_from_earlier(pairs, histories, horizon_days)
     unknown = pairs[:, 1] < 0
     pairs = pairs[~unknown]
     step, item = pairs[:, 0], pairs[:, 1]
@@ -83,6 +94,19 @@ def targets_of(histories: Histories, catalogue: Catalogue, is_target: npt.NDArra
     return Targets(offsets_of(np.bincount(step[keep], minlength=histories.n_steps)), item[keep].astype(np.int32), dropped)
 
 
+def _seen_from_earlier(pairs: Int, histories: Histories, days: float) -> Int:
+    """Distinct (step, item) of `pairs` [J, 2], each also from those of the user's earlier steps there that lie less than `days` before it."""
+    bearing = np.unique(pairs[:, 0])
+    time = histories.step_time[bearing]
+    apart = time.max() - time.min() + days + 1  # between users, so that one search serves all of them
+    place = histories.step_user[bearing] * apart + (time - time.min())
+    first = np.searchsorted(place, place - days, side="right")  # the earliest step from which each is seen
+    last = np.searchsorted(bearing, pairs[:, 0])
+    lengths = last - first[last] + 1
+    seen = np.stack([bearing[ranges(first[last], lengths)], np.repeat(pairs[:, 1], lengths)], axis=1)
+    return np.unique(seen, axis=0)
+
+
 def examples_of(
     histories: Histories,
     catalogue: Catalogue,
@@ -92,7 +116,7 @@ def examples_of(
     repeats: bool,
 ) -> Examples:
     """Counts everything that the examples of `histories` need; all of it lies before each example's own step."""
-    targets = targets_of(histories, catalogue, is_target, repeats)
+    targets = targets_of(histories, catalogue, is_target, repeats, config.horizon_days)
     bearing = np.diff(targets.offsets) > 0
     own, known = _own_rows(histories, bearing, config, is_target, repeats)
     days = np.unique(histories.step_day[bearing])
