@@ -9,7 +9,7 @@ dimensions, G units of the recurrent state, F counted features, M own items of t
 counts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -102,7 +102,7 @@ def window_loss(
     bearing = inputs.examples.weight[window.steps] > 0
     steps, cells = window.steps[bearing], torch.from_numpy(window.cells[bearing])
     candidates = _candidates(model, steps, inputs)
-    vectors, outputs = _vectors(model, window, candidates, new, inputs)
+    window, vectors, outputs = _with_vectors(model, window, candidates, new, inputs)
     seen = torch.minimum(torch.arange(width + 1).expand(batch, -1), window.length[:, None])  # [B, T + 1]
     states = model.recurrence.scan(carry, window, seen, vectors)
     after = states.at(torch.arange(batch), window.length).detach()
@@ -131,19 +131,20 @@ def _candidates(model: InterestModel, steps: Int, inputs: Inputs) -> Candidates:
     return Candidates(item, column, -torch.log(torch.from_numpy(probability[item])))
 
 
-def _vectors(
+def _with_vectors(
     model: InterestModel, window: Window, candidates: Candidates, new: Tensor | None, inputs: Inputs
-) -> tuple[Vectors, Tensor]:
-    """Vectors of the window's behaviours and, tied to them, f [C, D] of the candidates."""
+) -> tuple[Window, Vectors, Tensor]:
+    """The window, pointing into the vectors of the texts that it or the candidates have; these; and, tied to them, f [C, D]."""
     items = model.recurrence.items
-    item_text = inputs.item_text[torch.from_numpy(candidates.item)]
-    rows = np.union1d(item_text.numpy(), window.event_text.numpy())
+    item_text, event_text = inputs.item_text[torch.from_numpy(candidates.item)], window.event_text
+    rows = torch.unique(torch.cat([item_text, event_text]))  # ascending
     rows = rows[rows > 0]
-    empty = torch.zeros(len(inputs.text) + 1, model.config.item_dim)
-    texts = empty.index_copy(0, torch.from_numpy(rows), items.tower(torch.from_numpy(inputs.text[rows - 1])))
+    texts = items.texts(torch.from_numpy(inputs.text[rows.numpy() - 1]))
     ids = items.id_table(model.config.id_dropout, model.training)
     vectors = Vectors(texts, ids if new is None else ids * ~new[:, None])
-    return vectors, vectors(item_text, torch.from_numpy(inputs.item_row[candidates.item]))
+    place_of_item, place_of_event = (torch.where(of > 0, torch.searchsorted(rows, of) + 1, 0) for of in (item_text, event_text))
+    outputs = vectors(place_of_item, torch.from_numpy(inputs.item_row[candidates.item]))
+    return replace(window, event_text=place_of_event), vectors, outputs
 
 
 def _logits(

@@ -193,13 +193,14 @@ class _RunningMean:
 
     def __init__(self, model: InterestModel) -> None:
         self.model, self.updates = deepcopy(model), 0
+        self._means: list[Tensor] = list(self.model.parameters())
+        self._weights: list[Tensor] = list(model.parameters())
 
-    def follow(self, model: InterestModel) -> None:
-        keep = min(model.config.weight_average, (1 + self.updates) / (10 + self.updates))
+    def follow(self) -> None:
+        keep = min(self.model.config.weight_average, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         with torch.no_grad():
-            for mean, weight in zip(self.model.parameters(), model.parameters(), strict=True):
-                mean.lerp_(weight, 1 - keep)
+            torch._foreach_lerp_(self._means, self._weights, 1 - keep)
 
 
 def _run_epoch(
@@ -215,7 +216,7 @@ def _run_epoch(
     A random `new_share` of the items of each update is treated as if nobody had had them.
     """
     model.train()
-    config = model.config
+    config, parameters = model.config, list(model.parameters())  # a walk over all modules
     total, weights, lengths = 0.0, 0.0, np.diff(inputs.histories.step_offsets)
     for batch in _user_batches(lengths, config, rng):
         users = share(batch)
@@ -230,10 +231,10 @@ def _run_epoch(
                 optimiser.zero_grad(set_to_none=True)
                 if own_weight:
                     (loss / weight).backward()  # type: ignore[no-untyped-call]
-                sum_gradients(model.parameters())
-                torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT)
+                sum_gradients(parameters)
+                torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
                 optimiser.step()
-                average.follow(model)
+                average.follow()
                 total, weights = total + float(loss.detach()), weights + weight
     return sum_over_processes(total) / weights
 
