@@ -23,7 +23,8 @@ def split_repeated(rows: DataFrame, key: str, file: str) -> tuple[DataFrame, Dat
         file: column of the file's number; no part of the content.
     """
     number = F.xxhash64(key)
-    often, found = kept(rows.groupBy(number.alias("_often")).count().filter("count > 1").select("_often"))
+    numbers = rows.select(number.alias("_often")).repartition("_often")  # nearly all differ: counts before a shuffle save nothing
+    often, found = kept(numbers.groupBy("_often").count().filter("count > 1").select("_often"))
     if not found["n"]:
         return rows, None
     if found["n"] <= SMALL:
