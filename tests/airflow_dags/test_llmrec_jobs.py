@@ -13,9 +13,9 @@ from airflow.sdk import DAG
 from airflow.sdk.api.datamodels._generated import DagRun
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.encoders import coerce_to_core_timetable
-from airflow.timetables.base import TimeRestriction
+from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from llmrec_jobs import day_of_run, job_arguments, zone_of
 
@@ -41,10 +41,10 @@ def run_of(run_type: str, logical: str | None = None, interval: tuple[Any, Any] 
     )
 
 
-def interval_after(timetable: Any, earliest: str, zone: str) -> tuple[Any, Any]:
-    """The first data interval that begins at or after a local time."""
+def interval_after(timetable: Any, earliest: str, zone: str, last: DataInterval | None = None) -> tuple[Any, Any]:
+    """The first data interval that begins at or after a local time; `last`: the one that follows it."""
     restriction = TimeRestriction(earliest=pendulum.parse(earliest, tz=zone), latest=None, catchup=True)
-    info = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+    info = timetable.next_dagrun_info(last_automated_data_interval=last, restriction=restriction)
     return info.data_interval.start, info.data_interval.end
 
 
@@ -89,24 +89,28 @@ def test_the_weekly_run_on_monday_trains_up_to_sunday(dags: dict[str, DAG]) -> N
     zone=st.sampled_from(
         [
             "UTC",
-            "Europe/London",
+            "Africa/Cairo",
             "America/New_York",
             "America/Sao_Paulo",
             "Asia/Kolkata",
             "Australia/Lord_Howe",
+            "Europe/London",
             "Pacific/Auckland",
         ]
     ),
 )
+@example(day=date(2012, 10, 21), zone="America/Sao_Paulo")  # clocks go on at midnight: 00:17 is not there, the run comes at 01:17
 def test_scheduled_days_follow_one_another_without_gap_in_any_zone(day: date, zone: str) -> None:
+    """From two days before, as a schedule that starts on a date without 00:17 begins with the date after it."""
     timetable = CronDataIntervalTimetable("17 0 * * *", timezone=zone)
-    first = interval_after(timetable, day.isoformat(), zone)
-    second = interval_after(timetable, (day + timedelta(days=1)).isoformat(), zone)
-    assert first[1] == second[0]
-    assert [day_of_run(None, run_of("scheduled", interval=interval), zone, NOW)[0] for interval in (first, second)] == [
-        day,
-        day + timedelta(days=1),
-    ]
+    begins = (day - timedelta(days=2)).isoformat()
+    intervals = [interval_after(timetable, begins, zone)]
+    while len(intervals) < 4:
+        intervals.append(interval_after(timetable, begins, zone, DataInterval(*intervals[-1])))
+    assert [end for _, end in intervals[:-1]] == [start for start, _ in intervals[1:]]
+    days = [day_of_run(None, run_of("scheduled", interval=interval), zone, NOW)[0] for interval in intervals]
+    assert days == [days[0] + timedelta(days=place) for place in range(4)]
+    assert day in days
 
 
 @pytest.mark.parametrize("hour", range(24))
