@@ -96,12 +96,11 @@ def targets_of(
 
 def _seen_from_earlier(pairs: Int, histories: Histories, days: float) -> Int:
     """Distinct (step, item) of `pairs` [J, 2], each also from those of the user's earlier steps there that lie less than `days` before it."""
-    bearing = np.unique(pairs[:, 0])
+    bearing, last = np.unique(pairs[:, 0], return_inverse=True)
     time = histories.step_time[bearing]
     apart = time.max() - time.min() + days + 1  # between users, so that one search serves all of them
     place = histories.step_user[bearing] * apart + (time - time.min())
     first = np.searchsorted(place, place - days, side="right")  # the earliest step from which each is seen
-    last = np.searchsorted(bearing, pairs[:, 0])
     lengths = last - first[last] + 1
     seen = np.stack([bearing[ranges(first[last], lengths)], np.repeat(pairs[:, 1], lengths)], axis=1)
     return np.unique(seen, axis=0)

@@ -137,12 +137,12 @@ def _with_vectors(
     """The window, pointing into the vectors of the texts that it or the candidates have; these; and, tied to them, f [C, D]."""
     items = model.recurrence.items
     item_text, event_text = inputs.item_text[torch.from_numpy(candidates.item)], window.event_text
-    rows = torch.unique(torch.cat([item_text, event_text]))  # ascending
-    rows = rows[rows > 0]
-    texts = items.texts(torch.from_numpy(inputs.text[rows.numpy() - 1]))
+    # ascending, with 0 for 'no text' always the first, as in the vectors
+    rows, place = torch.unique(torch.cat([event_text.new_zeros(1), item_text, event_text]), return_inverse=True)
+    _, place_of_item, place_of_event = place.split([1, len(item_text), len(event_text)])
+    texts = items.texts(torch.from_numpy(inputs.text[rows[1:].numpy() - 1]))
     ids = items.id_table(model.config.id_dropout, model.training)
     vectors = Vectors(texts, ids if new is None else ids * ~new[:, None])
-    place_of_item, place_of_event = (torch.where(of > 0, torch.searchsorted(rows, of) + 1, 0) for of in (item_text, event_text))
     outputs = vectors(place_of_item, torch.from_numpy(inputs.item_row[candidates.item]))
     return replace(window, event_text=place_of_event), vectors, outputs
 
