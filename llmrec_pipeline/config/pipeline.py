@@ -117,6 +117,9 @@ class InterestConfig(Section):
         description="a catalogue of at most so many items is in the softmax of training whole; of a larger one each update takes the items that "
         "its examples point to and about so many more at random, corrected for those not drawn",
     )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="what training computes on; cuda: the machine's first GPU. Lists and states are made on processors"
+    )
     threads: PositiveInt = Field(
         1,
         description="torch threads of training; at these sizes a second one waits more than it works, and more change float sums",
@@ -125,6 +128,12 @@ class InterestConfig(Section):
         1,
         description="processes of training (TorchDistributor), each with `threads` and a share of every update's users; CPU, gloo",
     )
+
+    @model_validator(mode="after")
+    def _one_process_a_gpu(self) -> "InterestConfig":
+        if self.device == "cuda" and self.processes > 1:
+            raise ValueError(f"{self.processes} processes cannot share a GPU; set interest.processes=1, or interest.device=cpu")
+        return self
 
 
 class CollaborativeConfig(Section):

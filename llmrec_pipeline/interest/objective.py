@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmrec_pipeline.interest.data import Catalogue, Histories, vectors_at
+from llmrec_pipeline.interest.data import Catalogue, Histories
 from llmrec_pipeline.interest.examples import Examples
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.own import ranges
@@ -34,6 +34,7 @@ class Inputs:
 
     histories: Histories
     text: Float32  # [texts, K]
+    vectors: Tensor  # [texts, K] the same, where the model computes
     item_row: Int  # [N] row in the model's id tables
     item_text: Tensor  # [N] row of the text matrix + 1; 0: no text
     examples: Examples
@@ -44,7 +45,10 @@ class Inputs:
     def texts_of(self, item: Tensor) -> tuple[Tensor, Tensor]:
         """[n, K] text vectors of items [n], zeros of those without text, and [n] which have one."""
         row = self.item_text[item]
-        return torch.from_numpy(vectors_at(row.numpy() - 1, self.text)), row > 0
+        has_text = row > 0
+        found = self.vectors.new_zeros(len(row), self.vectors.shape[1])
+        found[has_text] = self.vectors[row[has_text] - 1]
+        return found, has_text
 
 
 def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples) -> Inputs:
@@ -53,11 +57,12 @@ def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: Inter
     return Inputs(
         histories=past,
         text=text,
+        vectors=torch.as_tensor(text),
         item_row=rows,
-        item_text=torch.from_numpy(catalogue.text.astype(np.int64) + 1),
+        item_text=torch.as_tensor(catalogue.text.astype(np.int64) + 1),
         examples=examples,
-        popularity=torch.from_numpy(examples.popularity),
-        absent=torch.from_numpy(examples.absent | (rows == 0)),
+        popularity=torch.as_tensor(examples.popularity),
+        absent=torch.as_tensor(examples.absent | (rows == 0)),
         draw_probability=_draw_probability(often, rows > 0, model.config.softmax_items),
     )
 
@@ -100,7 +105,7 @@ def window_loss(
     if not width:  # none of these users has a step here
         return torch.zeros(()), carry, 0.0
     bearing = inputs.examples.weight[window.steps] > 0
-    steps, cells = window.steps[bearing], torch.from_numpy(window.cells[bearing])
+    steps, cells = window.steps[bearing], torch.as_tensor(window.cells[bearing])
     candidates = _candidates(model, steps, inputs)
     window, vectors, outputs = _with_vectors(model, window, candidates, new, inputs)
     seen = torch.minimum(torch.arange(width + 1).expand(batch, -1), window.length[:, None])  # [B, T + 1]
@@ -111,7 +116,7 @@ def window_loss(
     row, column = cells // width, cells % width
     before = states.at(row, column)  # the state before step t is the one after t steps
     days, day = np.unique(inputs.examples.day_row[steps], return_inverse=True)
-    bias = _day_bias(model, torch.from_numpy(days), new, inputs)
+    bias = _day_bias(model, torch.as_tensor(days), new, inputs)
     logits = _logits(model, before, window.time[row, column], (steps, day), candidates, (outputs, *bias), inputs)
     loss, weight = _cross_entropy(logits, steps, candidates, inputs)
     return loss, after, weight
@@ -125,10 +130,10 @@ def _candidates(model: InterestModel, steps: Int, inputs: Inputs) -> Candidates:
     if np.isin(probability, (0, 1)).all():  # nothing to draw
         item = np.flatnonzero(probability)
     else:
-        item = np.flatnonzero(torch.rand(len(probability)).numpy() < probability)
+        item = np.flatnonzero(torch.rand(len(probability)).numpy(force=True) < probability)
     column = np.full(len(probability), -1)
     column[item] = np.arange(len(item))
-    return Candidates(item, column, -torch.log(torch.from_numpy(probability[item])))
+    return Candidates(item, column, -torch.log(torch.as_tensor(probability[item])))
 
 
 def _with_vectors(
@@ -136,14 +141,14 @@ def _with_vectors(
 ) -> tuple[Window, Vectors, Tensor]:
     """The window, pointing into the vectors of the texts that it or the candidates have; these; and, tied to them, f [C, D]."""
     items = model.recurrence.items
-    item_text, event_text = inputs.item_text[torch.from_numpy(candidates.item)], window.event_text
+    item_text, event_text = inputs.item_text[torch.as_tensor(candidates.item)], window.event_text
     # ascending, with 0 for 'no text' always the first, as in the vectors
     rows, place = torch.unique(torch.cat([event_text.new_zeros(1), item_text, event_text]), return_inverse=True)
     _, place_of_item, place_of_event = place.split([1, len(item_text), len(event_text)])
-    texts = items.texts(torch.from_numpy(inputs.text[rows[1:].numpy() - 1]))
+    texts = items.texts(F.embedding(rows[1:] - 1, inputs.vectors))
     ids = items.id_table(model.config.id_dropout, model.training)
     vectors = Vectors(texts, ids if new is None else ids * ~new[:, None])
-    outputs = vectors(place_of_item, torch.from_numpy(inputs.item_row[candidates.item]))
+    outputs = vectors(place_of_item, torch.as_tensor(inputs.item_row[candidates.item]))
     return replace(window, event_text=place_of_event), vectors, outputs
 
 
@@ -170,17 +175,17 @@ def _logits(
     head, (steps, day), (vectors, bias, log_share) = model.head, examples, items
     short, long, gate = head.interest(states, query_time)
     interest = gate[:, None] * short + (1 - gate)[:, None] * long  # [P, G]
-    of_day = bias.index_select(1, torch.from_numpy(candidates.item)) + candidates.log_weight  # [days, C]
-    logits = head.w1(interest) @ vectors.T + F.embedding(torch.from_numpy(day), of_day)  # [P, C]
+    of_day = bias.index_select(1, torch.as_tensor(candidates.item)) + candidates.log_weight  # [days, C]
+    logits = head.w1(interest) @ vectors.T + F.embedding(torch.as_tensor(day), of_day)  # [P, C]
     rows = inputs.examples.own if model.repeats else inputs.examples.known
     position, item, decayed = rows.of_steps(steps)
     there = candidates.column[item] >= 0  # all own items are, of those that are masked the drawn
     position, item, decayed = position[there], item[there], decayed[there]
-    cell = torch.from_numpy(position * logits.shape[1] + candidates.column[item])
+    cell = torch.as_tensor(position * logits.shape[1] + candidates.column[item])
     if model.repeats:
-        of_item = log_share.flatten().index_select(0, torch.from_numpy(day[position] * log_share.shape[1] + item))
-        counts = torch.from_numpy(decayed).view(len(item), *head.repeat.strength.shape)  # [M, E, R]
-        repeat = head.repeat(torch.from_numpy(position), counts, len(steps), of_item)
+        of_item = log_share.flatten().index_select(0, torch.as_tensor(day[position] * log_share.shape[1] + item))
+        counts = torch.as_tensor(decayed).view(len(item), *head.repeat.strength.shape)  # [M, E, R]
+        repeat = head.repeat(torch.as_tensor(position), counts, len(steps), of_item)
         changed: Tensor = logits.flatten().index_add(0, cell, repeat)
     else:
         changed = logits.flatten().index_fill(0, cell, -torch.inf)
@@ -189,7 +194,7 @@ def _logits(
 
 def _day_bias(model: InterestModel, days: Tensor, new: Tensor | None, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """b_i(t) [days, N], -inf of items that are no candidates yet or untrained, and log P_t [days, N], the share among the others."""
-    head, rows = model.head, torch.from_numpy(inputs.item_row)
+    head, rows = model.head, torch.as_tensor(inputs.item_row)
     static = F.embedding(rows, head.bias.weight, padding_idx=0).squeeze(1)  # [N]
     bias = inputs.popularity[days] @ head.popularity.flatten() + static
     if new is not None:
@@ -206,7 +211,7 @@ def _cross_entropy(logits: Tensor, steps: Int, candidates: Candidates, inputs: I
     lengths = targets.offsets[steps + 1] - targets.offsets[steps]
     position = np.repeat(np.arange(len(steps)), lengths)
     column = candidates.column[targets.item[ranges(targets.offsets[steps], lengths)]]
-    cell = torch.from_numpy(position * logits.shape[1] + column)
-    share = torch.from_numpy((weight / lengths)[position].astype(np.float32))
-    total = torch.logsumexp(logits, dim=1) @ torch.from_numpy(weight)
+    cell = torch.as_tensor(position * logits.shape[1] + column)
+    share = torch.as_tensor((weight / lengths)[position].astype(np.float32))
+    total = torch.logsumexp(logits, dim=1) @ torch.as_tensor(weight)
     return total - logits.flatten().index_select(0, cell) @ share, float(weight.sum(dtype=np.float64))

@@ -39,13 +39,13 @@ class Carry:
     @staticmethod
     def of(states: States, layout: Layout, dtype: torch.dtype) -> "Carry":
         sizes = [int(np.prod(shape)) for shape in layout.blocks.values()]
-        parts = torch.from_numpy(states.accumulators).to(dtype)
+        parts = torch.as_tensor(states.accumulators).to(dtype)
         blocks = {
             name: part.reshape(-1, *shape)
             for (name, shape), part in zip(layout.blocks.items(), torch.split(parts, sizes, dim=1), strict=True)
         }
         plain = {"h": states.h, "c": states.c, "steps": states.steps, "time": states.last_time}
-        return Carry(**{name: torch.from_numpy(values) for name, values in plain.items()}, **blocks)
+        return Carry(**{name: torch.as_tensor(values) for name, values in plain.items()}, **blocks)
 
     def accumulators(self, layout: Layout) -> npt.NDArray[np.float64]:
         """[U, A] as `States` keeps them."""

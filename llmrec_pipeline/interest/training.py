@@ -18,6 +18,7 @@ from torch import Tensor
 from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
+from llmrec_pipeline.interest.device import computing_on
 from llmrec_pipeline.interest.examples import examples_of
 from llmrec_pipeline.interest.held_out import HeldOut
 from llmrec_pipeline.interest.model import InterestModel
@@ -89,16 +90,18 @@ def train(
             f"no target step before day {period[0].day} in {past.n_steps} steps (dropped: {examples.targets.dropped}); "
             "name a later day, or check which event types are targets"
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         model = _new_model(past, catalogue, text_vectors, config, event_types, target_types, repeats)
-        inputs = inputs_of(past, catalogue, text_vectors, model, examples)
+        with computing_on(config.device):
+            model.to(config.device)
+            inputs = inputs_of(past, catalogue, text_vectors, model, examples)
         epochs = _fit(model, inputs, validation, config, np.random.default_rng(seed), on_epoch)
     bearing = np.flatnonzero(np.diff(examples.targets.offsets))
     following = ~np.isin(bearing, past.step_offsets)  # not the first step of its user
     report = {"examples": len(bearing), "examples_next": int(following.sum()), "targets": len(examples.targets.item)}
     dropped = {f"dropped_{reason}": count for reason, count in examples.targets.dropped.items()}
-    return TrainedModel(model.eval(), *period, seed, epochs, report | dropped)
+    return TrainedModel(model.cpu().eval(), *period, seed, epochs, report | dropped)
 
 
 def _new_model(
@@ -140,16 +143,19 @@ def _fit(
     best, best_weights, since, epochs = -1.0, _copy(model), 0, []
     for epoch in range(1, config.max_epochs + 1):
         start = time.perf_counter()
-        loss = _run_epoch(model, average, optimiser, inputs, rng)
+        with computing_on(config.device):
+            loss = _run_epoch(model, average, optimiser, inputs, rng)
         if not np.isfinite(loss):
             raise ModelError(
                 f"training diverged: loss {loss} in epoch {epoch}; no version was made, lower interest.learning_rate "
                 f"(now {config.learning_rate:g})"
             )
         trained = time.perf_counter() - start
-        _regress_biases(average.model, inputs)
+        with computing_on(config.device):
+            _regress_biases(average.model, inputs)
         as_first([*model.parameters(), *average.model.state_dict().values()])
-        measured = torch.tensor(validation.measure(average.model), dtype=torch.float64)
+        served = average.model if config.device == "cpu" else deepcopy(average.model).cpu()  # lists are made on processors
+        measured = torch.tensor(validation.measure(served), dtype=torch.float64)
         as_first([measured])
         ndcg, cross_entropy = measured.tolist()
         epochs.append({"epoch": epoch, "loss": loss, "ndcg_10": ndcg, "cross_entropy": cross_entropy})
@@ -161,12 +167,13 @@ def _fit(
             on_epoch(epochs[-1] | seconds)
         since = 0 if ndcg > best else since + 1
         if not since:
-            best, best_weights = ndcg, _copy(average.model)
+            best, best_weights = ndcg, _copy(served)
         if since >= config.patience:
             break
     model.load_state_dict(best_weights)
     if epochs:
-        _learn_new_level(model, inputs, rng)
+        with computing_on(config.device):
+            _learn_new_level(model, inputs, rng)
     return epochs
 
 
@@ -217,7 +224,8 @@ def _run_epoch(
     """
     model.train()
     config, parameters = model.config, list(model.parameters())  # a walk over all modules
-    total, weights, lengths = 0.0, 0.0, np.diff(inputs.histories.step_offsets)
+    lengths, weights = np.diff(inputs.histories.step_offsets), 0.0
+    total = torch.zeros((), dtype=torch.float64)  # read once: a GPU is not waited for in every update
     for batch in _user_batches(lengths, config, rng):
         users = share(batch)
         empty = States.empty(inputs.histories.user_ids[users], model.layout)
@@ -235,8 +243,8 @@ def _run_epoch(
                 torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
                 optimiser.step()
                 average.follow()
-                total, weights = total + float(loss.detach()), weights + weight
-    return sum_over_processes(total) / weights
+                total, weights = total + loss.detach(), weights + weight
+    return sum_over_processes(float(total)) / weights
 
 
 def _user_batches(lengths: Int, config: InterestConfig, rng: np.random.Generator) -> Iterator[Int]:
@@ -252,12 +260,12 @@ def _user_batches(lengths: Int, config: InterestConfig, rng: np.random.Generator
 
 def _regress_biases(model: InterestModel, inputs: Inputs) -> None:
     """Ridges of the trained b_i and, as of the last example, of b_i(t) on standardised text, for items without training (DESIGN 1.5)."""
-    head, trained = model.head, torch.from_numpy(np.flatnonzero(inputs.item_row))
+    head, trained = model.head, torch.as_tensor(np.flatnonzero(inputs.item_row))
     text, has_text = inputs.texts_of(trained)
     with torch.no_grad():
         x = (head.items.tower.standardise(text) * has_text[:, None]).double()
         x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
-        static = head.bias.weight[torch.from_numpy(inputs.item_row)[trained]]
+        static = head.bias.weight[torch.as_tensor(inputs.item_row)[trained]]
         counted = inputs.popularity[-1, trained] @ head.popularity.flatten()
         y = torch.cat([static, static + counted[:, None]], dim=1).double()
         penalty = torch.full((x.shape[1],), BIAS_RIDGE, dtype=torch.float64)

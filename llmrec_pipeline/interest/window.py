@@ -65,16 +65,16 @@ def window_of(histories: Histories, users: Int, first: int, width: int, item_row
     event_cell = np.repeat(cells, sizes)
     item, row = histories.item[events], histories.text[events].astype(np.int64)
     return Window(
-        length=torch.from_numpy(length),
-        time=torch.from_numpy(_padded_time(histories.step_time[steps], cells, length, shape)),
+        length=torch.as_tensor(length),
+        time=torch.as_tensor(_padded_time(histories.step_time[steps], cells, length, shape)),
         size=_spread(log_bucket(sizes.astype(np.float64)), cells, shape),
         quantity=_spread(_quantity_bucket(histories.quantity[events], event_cell, cells), cells, shape),
-        session=_spread(torch.from_numpy(histories.step_session[steps]).long(), cells, shape),
-        profile=torch.from_numpy(_profile(event_cell[row >= 0], row[row >= 0], text, shape)),
-        event_cell=torch.from_numpy(event_cell),
-        event_type=torch.from_numpy(histories.event_type[events].astype(np.int64)),
-        event_item=torch.from_numpy(np.where(item >= 0, item_row[item], 0)),
-        event_text=torch.from_numpy(row + 1),
+        session=_spread(torch.as_tensor(histories.step_session[steps]).long(), cells, shape),
+        profile=torch.as_tensor(_profile(event_cell[row >= 0], row[row >= 0], text, shape)),
+        event_cell=torch.as_tensor(event_cell),
+        event_type=torch.as_tensor(histories.event_type[events].astype(np.int64)),
+        event_item=torch.as_tensor(np.where(item >= 0, item_row[item], 0)),
+        event_text=torch.as_tensor(row + 1),
         steps=steps,
         cells=cells,
     )
@@ -82,7 +82,7 @@ def window_of(histories: Histories, users: Int, first: int, width: int, item_row
 
 def _spread(values: Tensor, cells: Int, shape: tuple[int, int]) -> Tensor:
     flat = torch.zeros(shape[0] * shape[1], dtype=values.dtype)
-    flat[torch.from_numpy(cells)] = values
+    flat[torch.as_tensor(cells)] = values
     return flat.view(shape)
 
 
@@ -100,7 +100,7 @@ def _quantity_bucket(quantity: npt.NDArray[np.float32], event_cell: Int, cells: 
     size = int(cells.max(initial=-1)) + 1
     count = np.bincount(event_cell[given], minlength=size)[cells]
     total = np.bincount(event_cell[given], weights=np.abs(quantity[given]), minlength=size)[cells]
-    return torch.where(torch.from_numpy(count > 0), log_bucket(total / np.maximum(count, 1)), NO_QUANTITY)
+    return torch.where(torch.as_tensor(count > 0), log_bucket(total / np.maximum(count, 1)), NO_QUANTITY)
 
 
 def _profile(cell: Int, row: Int, text: npt.NDArray[np.float32], shape: tuple[int, int]) -> npt.NDArray[np.float32]:

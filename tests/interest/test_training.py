@@ -25,6 +25,7 @@ SMALL = InterestConfig.model_validate(
     }
 )
 UNTIL, END = Query(140.0, 140), Query(160.0, 160)
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 
 
 def cycling_users(n_users: int = 30, steps: int = 8) -> Histories:
@@ -154,3 +155,31 @@ def test_the_level_of_new_items_is_learnt_last_and_changes_nothing_else(
     as_new, before = [rows == row for row in rows[1:]], histories.before(UNTIL.day)  # each in turn, as if nobody had had it
     losses = [sum(trained_loss(model, before, catalogue, text, new)[0] for new in as_new) for model in (learnt, regressed)]
     assert losses[0] < losses[1]
+
+
+@needs_gpu
+@pytest.mark.parametrize("repeats", [True, False])
+@pytest.mark.parametrize("change", [{}, {"cell": "gru"}, {"gate": 0.5}])
+def test_a_gpu_learns_what_a_processor_learns(
+    catalogue: Catalogue, text: npt.NDArray[np.float32], repeats: bool, change: dict[str, object]
+) -> None:
+    exact = SMALL.model_copy(update={"dropout": 0.0, "id_dropout": 0.0} | change)
+    on_gpu = fit(cycling_users(), catalogue, text, exact.model_copy(update={"device": "cuda"}), repeats=repeats)
+    expected = fit(cycling_users(), catalogue, text, exact, repeats=repeats)
+    for found, figures in zip(on_gpu.epochs, expected.epochs, strict=True):
+        assert found == pytest.approx(figures, rel=1e-3)
+    assert {weight.device.type for weight in weights(on_gpu)} == {"cpu"}
+
+
+@needs_gpu
+def test_one_seed_gives_one_model_on_a_gpu(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    on_gpu = SMALL.model_copy(update={"device": "cuda"})
+    one, other = fit(cycling_users(), catalogue, text, on_gpu), fit(cycling_users(), catalogue, text, on_gpu)
+    assert one.epochs == other.epochs
+    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_training_on_a_gpu_that_is_not_there_is_refused(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    with pytest.raises(ModelError, match=r"interest.device is cuda, .* finds no GPU here; set interest.device=cpu"):
+        fit(cycling_users(), catalogue, text, SMALL.model_copy(update={"device": "cuda"}))

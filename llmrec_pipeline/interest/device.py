@@ -1,0 +1,40 @@
+"""Where training computes: on the processor, or on a GPU.
+
+Code that makes tensors by `torch.as_tensor`, `torch.arange` and the like makes them there; what is served is computed on processors.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from llmrec_pipeline.errors import ModelError
+
+
+@contextmanager
+def computing_on(device: str) -> Iterator[None]:
+    """New tensors stand on `device`; a GPU adds in a fixed order and in whole float32, so that one seed gives one model.
+
+    Raises:
+        ModelError: there is no such device.
+    """
+    if device == "cpu":
+        yield
+        return
+    if not torch.cuda.is_available():
+        raise ModelError(
+            f"interest.device is {device}, and torch {torch.__version__} finds no GPU here; set interest.device=cpu, or train where "
+            "nvidia-smi lists one with a torch built for CUDA"
+        )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS and cuDNN may add in any order
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+            torch.device(device),
+        ):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
