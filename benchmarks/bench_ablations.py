@@ -69,9 +69,9 @@ def train_all(domains: list[str]) -> None:
     """Leaves every training's findings in benchmarks/work/quality."""
     for domain in domains:
         task_of(domain, settings_of(domain), 0)  # ingested once, whatever trains on it
-    wanted = list(product(domains, (None, *PARTS.values(), *INSTEAD.values(), TENTH), SEEDS))
+    wanted = product(domains, SEEDS, (None, *PARTS.values(), *INSTEAD.values(), TENTH))
     with ProcessPoolExecutor(int(os.environ.get("LLMREC_JOBS", "1")), get_context("spawn")) as pool:
-        done = [pool.submit(of_seed, domain, 0, seed, without) for domain, without, seed in wanted]
+        done = [pool.submit(of_seed, domain, 0, seed, without) for domain, seed, without in wanted]
         for training in done:
             training.result()
 

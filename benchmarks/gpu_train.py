@@ -15,14 +15,14 @@ from bench_quality import settings_of, task_of
 from protocol import learn
 from report import machine
 
-ROUNDS = 3
-EXACT = ("interest.dropout=0", "interest.id_dropout=0", "interest.max_epochs=2")
+ROUNDS = 2
+EXACT = ("interest.dropout=0", "interest.id_dropout=0", "interest.max_epochs=1")
 
 
 def main(result: str, *domains: str) -> None:
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "machine": machine()}
     for domain in domains:
-        rounds: dict[str, list[list[dict[str, float]]]] = {"cpu": [], "cuda": []}  # device -> round -> epoch -> figures
+        rounds: dict[str, list[list[dict[str, float]]]] = {"cuda": [], "cpu": []}  # device -> round -> epoch -> figures
         for _ in range(ROUNDS):
             for device, of_device in rounds.items():
                 settings = settings_of(domain, (*EXACT, f"interest.device={device}"))

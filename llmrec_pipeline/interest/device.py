@@ -4,8 +4,10 @@ Code that makes tensors by `torch.as_tensor`, `torch.arange` and the like makes 
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -28,13 +30,15 @@ def computing_on(device: str) -> Iterator[None]:
             "nvidia-smi lists one with a torch built for CUDA"
         )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS and cuDNN may add in any order
-    before = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # a pass over new memory that only a search for faults needs
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     try:
-        with (
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-            torch.device(device),
-        ):
+        with exact, torch.device(device), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "RNN module weights")  # they are copied together in each pass: some microseconds
             yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        memory.fill_uninitialized_memory = before[1]
