@@ -1,6 +1,6 @@
 """Training on one GPU beside one thread of its machine's processor: `python benchmarks/gpu_train.py RESULT.json DOMAIN...`.
 
-On the tasks of `bench_quality.py`, epoch by epoch in turn: seconds of the updates, and of validation, which a processor computes either
+On the tasks of `bench_quality.py`, one epoch of each in turn: seconds of the updates, and of validation, which a processor computes either
 way. The first round is warm-up. With both dropouts off, so that both sides compute the same and their losses can be compared.
 """
 
