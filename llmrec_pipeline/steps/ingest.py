@@ -119,14 +119,14 @@ def _write_beside(run: Run, delivery: Delivery, catalogue: Catalogue | None) -> 
 
 
 def touched_items(run: Run, delivery: Delivery, gone: DataFrame | None, *, in_step: bool) -> DataFrame:
-    """Ids of the items whose catalogue rows this run can change; all of them where a run that removed events did not end."""
+    """Ids, some of them several times, of the items whose catalogue rows this run can change; all where a run that removed events did not end."""
     known = run.warehouse.read("items")
     touched = items_to_derive(delivery.events, known)
     if gone:
         touched = touched.union(gone.filter("item_id IS NOT NULL").select("item_id"))
     if run.settings.domain.source.redelivery == "replace" and not in_step:
         touched = touched.union(known.select("item_id"))
-    return touched.distinct()
+    return touched
 
 
 def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, touched: DataFrame) -> None:
@@ -140,8 +140,8 @@ def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, touc
             catalogue.rows.select(text_of(domain.items.columns["item_id"]).alias("item_id")), on="item_id", how="left_anti"
         )
     touched = touched.localCheckpoint()
-    whole = warehouse.read("events").join(touched, on="item_id", how="left_semi")
-    changes = changed_items(derive_items(whole, domain), known.join(touched, on="item_id", how="left_semi"))
+    derived = derive_items(warehouse.read("events"), domain, touched)
+    changes = changed_items(derived, known.join(touched, on="item_id", how="left_semi"))
     changed, found = kept(listed.unionByName(changes) if listed else changes)
     run.counts["items_changed"] = found["n"]
     if run.counts["items_changed"] or "items" in warehouse.rebuilding:
