@@ -220,7 +220,8 @@ def _fit_joint(run: Run, trained: TrainedModel, dataset: Dataset, histories: His
     days = window.validation_start, window.start
     head = Head(trained.model, neutral, "", "", dataset.encoder_id, *days, settings.pipeline.collaborative)
     scorer = make_scorer(run, head, dataset, query, neighbours)
-    scorer = replace(scorer, gate_shift=0.0, new_item_shift=0.0)  # shifts are for lists, no part of a head_version
+    nothing = np.zeros_like(scorer.blocked)  # what is shifted or blocked is so in lists, and no part of a head_version
+    scorer = replace(scorer, gate_shift=0.0, new_item_shift=0.0, blocked=nothing)
     wanted = targets_between(histories, window.validation_start, window.start, scorer.is_target)
     users = histories.take(np.flatnonzero(wanted.per_user))
     size = settings.pipeline.recommend.block_users
