@@ -138,14 +138,15 @@ def sequences_before(run: Run, until: int) -> DataFrame:
 @contextmanager
 def scratch(run: Run, rows: DataFrame, name: str) -> Iterator[pads.Dataset]:
     """Ordered rows as Parquet files that the driver can read piece by piece; removed at the end."""
-    path = f"{run.warehouse.root}/_scratch/{run.run_id}/{name}"
-    rows.write.mode("overwrite").parquet(path)
+    path = f"{run.warehouse.root}/_scratch/{run.run_id}-{name}"
     filesystem, folder = fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
     try:
+        rows.write.mode("overwrite").parquet(path)
         files = sorted(info.path for info in filesystem.get_file_info(fs.FileSelector(folder)) if info.path.endswith(".parquet"))
         yield pads.dataset(files, filesystem=filesystem, format="parquet")
     finally:
-        filesystem.delete_dir(folder)
+        if filesystem.get_file_info(folder).type == fs.FileType.Directory:  # or nothing was written
+            filesystem.delete_dir(folder)
 
 
 def user_blocks(shards: pads.Dataset, dataset: Dataset, users: int) -> Iterator[Histories]:

@@ -1,5 +1,7 @@
 """The whole path on the click example: what must be true of the tables it leaves."""
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 from mlflow import MlflowClient
@@ -110,6 +112,10 @@ def test_a_second_run_changes_nothing_but_job_runs(clicks) -> None:
     assert again["train"].versions["head_version"] == first["train"]["head_version"]
     assert again["ingest"].counts["used"] == 0
     assert again["encode"].counts["texts_new"] == 0
+
+
+def test_no_job_leaves_its_scratch_files(clicks) -> None:
+    assert list(Path(clicks.warehouse.root, "_scratch").iterdir()) == []
 
 
 def test_job_runs_name_inputs_outputs_and_config(clicks) -> None:
