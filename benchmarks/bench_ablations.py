@@ -2,7 +2,8 @@
 
 On video and news (leave-last-step-out) and on the last window of retail, as `bench_quality.py` has them. Domains named on the command line
 are run, all by default. Each training is kept in benchmarks/work/quality, so that a run which broke off goes on; the full model is the
-quality benchmark's where both are trained on the same kind of device. LLMREC_JOBS of them run at once (default: 1), LLMREC_SET is as there.
+quality benchmark's where both are trained on the same kind of device. LLMREC_JOBS of them run at once (default: 1), LLMREC_SEEDS and
+LLMREC_SET are as there.
 Without s the joint model is p: no other training would give another. New items are a random tenth that nothing is learnt of
 (`protocol.with_new_items`): other targets are asked of the same lists, beside neighbours in text.
 """
@@ -17,8 +18,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
-import torch
-from bench_quality import NDCG, OVERRIDES, REPLICATES, SEEDS, Without, is_there, of_seed, ratio, settings_of, task_of
+from bench_quality import NDCG, REPLICATES, SEEDS, Without, is_there, of_seed, ratio, settings_of, task_of
 from measuring import ALL, NEW_ITEMS, Found
 from report import Figure, figure, raw_repeats, repeat_of_commit, write_result
 
@@ -48,7 +48,6 @@ def main() -> int:
     """Measures what is missing, writes results/ablations.json, prints it; 1 when a bar does not hold."""
     raw, repeats = raw_repeats("ablations", "conf/pipeline.yaml", *(f"conf/domains/{domain}.yaml" for domain in DOMAINS))
     newest = repeat_of_commit(repeats)
-    newest |= {"overrides": OVERRIDES, "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
     domains = [domain for domain in sys.argv[1:] or DOMAINS if is_there(domain)]
     train_all(domains)
     for domain in domains:
@@ -90,7 +89,8 @@ def compared(full: list[Found], other: list[Found], model: str, of: str = ALL) -
         "full": round(float(a.mean()), 5),
         "without": round(float(b.mean()), 5),
         "runs": [round(float(np.nanmean(found.values[of][model][:, *NDCG])), 5) for found in other],
-        "full_over": ratio(a, b, a @ weights, b @ weights),
+        "devices": [found.report["device"] for found in other],
+        "full_over": ratio(a, b, a @ weights, b @ weights) if b.any() else None,
     }
 
 
@@ -123,7 +123,7 @@ def figures(found: dict[str, Any]) -> list[Figure]:
 
 def _new_items(domain: str, of: dict[str, Any]) -> list[Figure]:
     best = of[max((f"new: {model}" for model in KNN), key=lambda name: of[name]["without"])]
-    value, low, high = best["full_over"]
+    value, low, high = best["full_over"] or [float("nan")] * 3
     note = (
         f"[{low:.3f}, {high:.3f}], {best['full']:.4f} against {best['without']:.4f}, {best['users']:,} users with such a target"
     )

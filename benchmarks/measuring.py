@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from protocol import BLOCK_USERS, Asked, Float32, Int, Moment, Task, among, asked, fit, is_target, learn, neutral
+from report import machine
 from scipy import sparse
 
 from llmrec_pipeline.evaluation.baselines import popularity, popularity_decayed
@@ -86,7 +88,9 @@ def measure(task: Task, seed: int, ks: tuple[int, ...], baselines: bool = True) 
     trained, epochs = learn(task, seed)
     seconds = time.perf_counter() - began
     fitted = fit(task, trained)
-    told = {"epochs": epochs, "train_s": seconds, "weights": fitted.weights.to_dict()}
+    on_gpu = task.settings.pipeline.interest.device == "cuda"
+    device = torch.cuda.get_device_name() if on_gpu else machine()["processor"]
+    told = {"epochs": epochs, "train_s": seconds, "device": device, "weights": fitted.weights.to_dict()}
     users = task.test.held.histories.user_ids
     found = Found(users, {}, told, np.full(len(users), np.nan))
     plain = Plain(task, task.test) if baselines else None
