@@ -88,7 +88,11 @@ def main() -> int:
         periods = [{seed: of_seed(domain, period, seed) for seed in SEEDS} for period in range(WINDOWS.get(domain, 1))]
         if domain in WITH_PEERS:
             with_peers(case_of(domain, task_of(domain, settings_of(domain), 0)), periods[0], KS)
-        newest[domain] = compared([list(seeds.values()) for seeds in periods]) | {"commit": newest["commit"]}
+        newest[domain] = compared([list(seeds.values()) for seeds in periods]) | {
+            "commit": newest["commit"],
+            "seeds": SEEDS,
+            "overrides": OVERRIDES,
+        }
         raw.write_text(json.dumps(repeats, indent=1) + "\n")
     standing = {domain: repeat[domain] for repeat in repeats for domain in FILES if domain in repeat}  # the last of each
     return write_result("quality", newest, repeats, figures(standing))

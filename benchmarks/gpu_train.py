@@ -7,7 +7,6 @@ way. The first round is warm-up. With both dropouts off, so that both sides comp
 import json
 import sys
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -29,13 +28,9 @@ def main(result: str, *domains: str) -> None:
                 of_device.append(learn(task_of(domain, settings, 0), 17)[1])
         found[domain] = {"rounds": rounds, "largest_difference": _largest_difference(*rounds.values())}
         for name in ("train_s", "seconds"):
-            found[domain][name] = {device: _median(of_device[1:], name) for device, of_device in rounds.items()}
+            found[domain][name] = {device: of_device[-1][0][name] for device, of_device in rounds.items()}
         print(domain, json.dumps({name: value for name, value in found[domain].items() if name != "rounds"}), flush=True)
         Path(result).write_text(json.dumps(found, indent=1) + "\n")
-
-
-def _median(rounds: list[list[dict[str, float]]], name: str) -> float:
-    return median(epoch[name] for epochs in rounds for epoch in epochs)
 
 
 def _largest_difference(one: list[list[dict[str, float]]], other: list[list[dict[str, float]]]) -> float:

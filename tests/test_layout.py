@@ -97,6 +97,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
         load_settings(ROOT / "conf/pipeline.yaml", "retial")
     with pytest.raises(ConfigError, match="not key=value"):
         load_settings(ROOT / "conf/pipeline.yaml", None, ("seed",))
+    with pytest.raises(ConfigError, match=r"2 processes cannot share a GPU; set interest.processes=1"):
+        load_settings(ROOT / "conf/pipeline.yaml", None, ("interest.device=cuda", "interest.processes=2"))
 
 
 def test_every_setting_says_what_it_is_for() -> None:

@@ -8,11 +8,9 @@ from pyspark.sql import functions as F
 from llmrec_pipeline.behaviour.values import clean_text, has_text, parse_number
 from llmrec_pipeline.config import DomainConfig
 from llmrec_pipeline.tables import ITEM_FIELDS, ITEMS
-from llmrec_pipeline.warehouse import kept
 
 ALWAYS = "1970-01-01"  # valid_from of a catalogue row that was there from the start
 SERIES = (1, 2, 5)
-SMALL = 100_000  # rows of an id and two dates that every task can hold
 
 
 def price_band(price: Column, edges: tuple[float, ...]) -> Column:
@@ -24,30 +22,42 @@ def price_band(price: Column, edges: tuple[float, ...]) -> Column:
     return F.when(price > 0, label.otherwise(F.lit(f">={bounds[-1]:g}")))
 
 
-def derive_items(events: DataFrame, domain: DomainConfig, only: DataFrame | None = None) -> DataFrame:
-    """Catalogue rows of the items in `events`, which must hold every event of each of them; `only` of those in its `item_id`.
+def item_dates(events: DataFrame, only: DataFrame | None = None) -> DataFrame:
+    """The dates whose events make the catalogue rows of each item, or of those in `only`: item_id, first_seen, valid_from.
 
-    One row from the item's first date on; where nobody named it that day, a second one from the first date that has a title.
-    A title is the most frequent spelling of its date, ties going to the first in order of spelling. Looking for the dates is an
-    action: the events of all others are then left where they are.
+    The item's first date and, where nobody named it that day, the first date that has a title.
     """
-    behaviours = events.filter(F.col("item_id").isNotNull()).select("item_id", "event_date", "price", "item_fields")
-    dates = behaviours.groupBy("item_id").agg(
-        F.min("event_date").alias("first_seen"),
-        F.min(F.when(has_text(F.col("item_fields.title")), F.col("event_date"))).alias("_titled"),
+    dates = (
+        _with_item(events)
+        .groupBy("item_id")
+        .agg(
+            F.min("event_date").alias("first_seen"),
+            F.min(F.when(has_text(F.col("item_fields.title")), F.col("event_date"))).alias("_titled"),
+        )
     )
-    starts = F.array_distinct(F.array_compact(F.array("first_seen", "_titled")))
     if only is not None:
         dates = dates.join(only, on="item_id", how="left_semi")
-    rows, found = kept(dates.select("item_id", "first_seen", F.explode(starts).alias("valid_from")))
-    if found["n"] <= SMALL:
-        rows = F.broadcast(rows)
-    first = behaviours.withColumnRenamed("event_date", "valid_from").join(rows, on=["item_id", "valid_from"], how="inner")
-    described = first.withColumns({name: clean_text(F.col("item_fields").getField(name)) for name in ITEM_FIELDS})
+    starts = F.array_distinct(F.array_compact(F.array("first_seen", "_titled")))
+    return dates.select("item_id", "first_seen", F.explode(starts).alias("valid_from"))
+
+
+def derive_items(events: DataFrame, dates: DataFrame, domain: DomainConfig) -> DataFrame:
+    """Catalogue rows by the events of `item_dates`; a row holds from its date on. `events` must hold every event of each item.
+
+    A title is the most frequent spelling of its date, ties going to the first in order of spelling.
+    """
+    behaviours = _with_item(events).withColumnRenamed("event_date", "valid_from")
+    described = behaviours.join(dates, on=["item_id", "valid_from"], how="inner").withColumns(
+        {name: clean_text(F.col("item_fields").getField(name)) for name in ITEM_FIELDS}
+    )
     modes = [F.mode(name, deterministic=True).alias(name) for name in ITEM_FIELDS]
     price = F.median(F.when(F.col("price") > 0, F.col("price"))).alias("price")
     grouped = described.groupBy("item_id", "valid_from").agg(*modes, price, F.first("first_seen").alias("first_seen"))
     return _as_items(grouped, domain)
+
+
+def _with_item(events: DataFrame) -> DataFrame:
+    return events.filter(F.col("item_id").isNotNull()).select("item_id", "event_date", "price", "item_fields")
 
 
 def items_to_derive(events: DataFrame, known: DataFrame) -> DataFrame:

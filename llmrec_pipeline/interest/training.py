@@ -90,7 +90,8 @@ def train(
             f"no target step before day {period[0].day} in {past.n_steps} steps (dropped: {examples.targets.dropped}); "
             "name a later day, or check which event types are targets"
         )
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    gpus = range(torch.cuda.device_count()) if config.device == "cuda" else ()  # a processor's training leaves them alone
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         model = _new_model(past, catalogue, text_vectors, config, event_types, target_types, repeats)
         with computing_on(config.device):

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.items import catalogue_items, changed_items, derive_items, items_to_derive
+from llmrec_pipeline.behaviour.items import catalogue_items, changed_items, derive_items, item_dates, items_to_derive
 from llmrec_pipeline.behaviour.values import text_of
 from llmrec_pipeline.errors import ConservationError
 from llmrec_pipeline.steps.catalogue import Catalogue, read_catalogue
@@ -18,6 +18,7 @@ from llmrec_pipeline.warehouse import in_range, kept
 
 log = logging.getLogger("llmrec")
 TABLES = ("events", "quarantine", "items")
+FEW_DATES = 100_000  # rows of an id and two dates that every task can hold
 
 
 def ingest(run: Run, *, rebuild: bool = False) -> None:
@@ -47,9 +48,7 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
     if moved or not in_step:
         with run.stage("items"):
             if "items" in fresh and not catalogue:
-                run.counts["items_changed"] = warehouse.insert_new(
-                    "items", derive_items(run.warehouse.read("events"), run.settings.domain)
-                )
+                run.counts["items_changed"] = warehouse.insert_new("items", _derived(run))
             else:
                 _write_items(run, delivery, catalogue, touched_items(run, delivery, gone, in_step=in_step))
     print_fates(console, delivery)
@@ -129,6 +128,13 @@ def touched_items(run: Run, delivery: Delivery, gone: DataFrame | None, *, in_st
     return touched
 
 
+def _derived(run: Run, only: DataFrame | None = None) -> DataFrame:
+    """Catalogue rows of all items, or of those in `only`; few dates go to the events, which then stay where they are."""
+    events = run.warehouse.read("events")
+    dates, found = kept(item_dates(events, only))
+    return derive_items(events, F.broadcast(dates) if found["n"] <= FEW_DATES else dates, run.settings.domain)
+
+
 def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, touched: DataFrame) -> None:
     domain, warehouse = run.settings.domain, run.warehouse
     known = warehouse.read("items")
@@ -140,8 +146,7 @@ def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, touc
             catalogue.rows.select(text_of(domain.items.columns["item_id"]).alias("item_id")), on="item_id", how="left_anti"
         )
     touched = touched.localCheckpoint()
-    derived = derive_items(warehouse.read("events"), domain, touched)
-    changes = changed_items(derived, known.join(touched, on="item_id", how="left_semi"))
+    changes = changed_items(_derived(run, touched), known.join(touched, on="item_id", how="left_semi"))
     changed, found = kept(listed.unionByName(changes) if listed else changes)
     run.counts["items_changed"] = found["n"]
     if run.counts["items_changed"] or "items" in warehouse.rebuilding:
