@@ -47,9 +47,12 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
     in_step = _items_in_step(run, before) if not moved or run.settings.domain.source.redelivery == "replace" else True
     if moved or not in_step:
         with run.stage("items"):
+            seen = None
             if "items" in fresh and not catalogue:
+                seen = warehouse.version("events")
                 run.counts["items_changed"] = warehouse.insert_new("items", _derived(run))
-            else:
+            while seen != warehouse.version("events"):  # of two runs at once, the one that commits items last must have seen all
+                seen = warehouse.version("events")
                 _write_items(run, delivery, catalogue, touched_items(run, delivery, gone, in_step=in_step))
     print_fates(console, delivery)
     run.wrote(*tables)
@@ -136,6 +139,7 @@ def _derived(run: Run, only: DataFrame | None = None) -> DataFrame:
 
 
 def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, touched: DataFrame) -> None:
+    """Commits what the events, as they stand, make of the touched items; adds to the run's count."""
     domain, warehouse = run.settings.domain, run.warehouse
     known = warehouse.read("items")
     listed = None
@@ -148,6 +152,6 @@ def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, touc
     touched = touched.localCheckpoint()
     changes = changed_items(_derived(run, touched), known.join(touched, on="item_id", how="left_semi"))
     changed, found = kept(listed.unionByName(changes) if listed else changes)
-    run.counts["items_changed"] = found["n"]
-    if run.counts["items_changed"] or "items" in warehouse.rebuilding:
+    run.counts["items_changed"] = run.counts.get("items_changed", 0) + found["n"]
+    if found["n"] or "items" in warehouse.rebuilding:
         warehouse.upsert("items", changed, delete="_gone")

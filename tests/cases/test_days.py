@@ -17,6 +17,7 @@ from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import Settings, load_settings
 from llmrec_pipeline.errors import InputError
 from llmrec_pipeline.steps import recommend as recommend_step
+from llmrec_pipeline.warehouse import Warehouse
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent
@@ -175,6 +176,27 @@ def test_25_a_back_fill_while_the_daily_run_is_on_loses_nothing(base: Path, undi
     for job in JOBS:
         run_step(job, settings(DAYS[2]))
     assert_same_tables(folder, undisturbed)
+
+
+def test_25_a_day_that_is_read_while_another_writes_items_leaves_no_row_of_what_it_missed(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later day has derived its items, and commits them; the whole of the day before comes between."""
+    folder, in_turn = delivered(base, "between"), delivered(base, "in-turn")
+    settings, upsert = settings_in(base, folder), Warehouse.upsert
+
+    def overtaken(*given: Any, **named: Any) -> int:
+        monkeypatch.setattr(Warehouse, "upsert", upsert)
+        run_step("ingest", settings(DAYS[0]))
+        return upsert(*given, **named)
+
+    monkeypatch.setattr(Warehouse, "upsert", overtaken)
+    run_step("ingest", settings(DAYS[1]))
+    assert Warehouse.upsert is upsert
+    for day in DAYS[:2]:
+        run_step("ingest", settings_in(base, in_turn)(day))
+    mine, theirs = (_read(root, "items").sort(KEYS["items"]) for root in (folder, in_turn))
+    assert mine.equals(theirs)
 
 
 def test_25_an_older_day_that_ends_later_does_not_set_the_lists_back(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
