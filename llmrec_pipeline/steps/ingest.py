@@ -44,7 +44,8 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         written.result()
     _count(run, delivery)
     moved = bool(run.counts["used"] or gone or delivery.elements or catalogue or rebuild)
-    in_step = _items_in_step(run, before) if not moved or run.settings.domain.source.redelivery == "replace" else True
+    looked_up = not moved or run.settings.domain.source.redelivery == "replace"
+    in_step = _items_in_step(run, before, of_its_day=not moved) if looked_up else True
     if moved or not in_step:
         with run.stage("items"):
             seen = None
@@ -58,12 +59,17 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
     run.wrote(*tables)
 
 
-def _items_in_step(run: Run, before: int) -> bool:
-    """True where the last run that came to its end saw the events of version `before`, so that known events have made their items."""
+def _items_in_step(run: Run, before: int, *, of_its_day: bool) -> bool:
+    """True where known events have made their items: the last run that came to its end saw the events of version `before`.
+
+    `of_its_day` asks for a run of this run's own day too: one killed between events and items leaves none, and another day may have ended since.
+    """
     if not run.warehouse.exists("job_runs"):
         return False
     ended = run.warehouse.read("job_runs").filter("job = 'ingest' AND status = 'succeeded'")
-    runs = ended.select("started_at", F.col("outputs")["events"].alias("events")).collect()
+    runs = ended.select("started_at", F.col("day").cast("string"), F.col("outputs")["events"].alias("events")).collect()
+    if of_its_day and run.settings.domain.source.by_day and run.settings.pipeline.day not in {row["day"] for row in runs}:
+        return False
     return bool(runs) and max(runs, key=lambda row: row["started_at"])["events"] == before
 
 

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import Settings, load_settings
 from llmrec_pipeline.errors import InputError
+from llmrec_pipeline.steps import ingest as ingest_step
 from llmrec_pipeline.steps import recommend as recommend_step
 from llmrec_pipeline.warehouse import Warehouse
 
@@ -193,6 +194,28 @@ def test_25_a_day_that_is_read_while_another_writes_items_leaves_no_row_of_what_
     monkeypatch.setattr(Warehouse, "upsert", overtaken)
     run_step("ingest", settings(DAYS[1]))
     assert Warehouse.upsert is upsert
+    for day in DAYS[:2]:
+        run_step("ingest", settings_in(base, in_turn)(day))
+    mine, theirs = (_read(root, "items").sort(KEYS["items"]) for root in (folder, in_turn))
+    assert mine.equals(theirs)
+
+
+def test_25_a_day_killed_before_its_items_is_ended_by_its_retry_though_another_day_ended_meanwhile(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, in_turn = delivered(base, "killed"), delivered(base, "unkilled")
+    settings = settings_in(base, folder)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest_step, "_write_items", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_step("ingest", settings(DAYS[1]))
+    for day in (*DAYS[:2], DAYS[1]):
+        run_step("ingest", settings(day))
+    assert versions(folder)["items"] == 3  # made, then one commit by each of the days
     for day in DAYS[:2]:
         run_step("ingest", settings_in(base, in_turn)(day))
     mine, theirs = (_read(root, "items").sort(KEYS["items"]) for root in (folder, in_turn))
