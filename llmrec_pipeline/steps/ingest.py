@@ -52,8 +52,9 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
             if "items" in fresh and not catalogue:
                 seen = warehouse.version("events")
                 run.counts["items_changed"] = warehouse.insert_new("items", _derived(run))
-            while seen != warehouse.version("events"):  # of two runs at once, the one that commits items last must have seen all
-                seen = warehouse.version("events")
+            # of two runs at once, the last to commit items must have seen all
+            while (stands := warehouse.version("events")) != seen:
+                seen = stands
                 _write_items(run, delivery, catalogue, touched_items(run, delivery, gone, in_step=in_step))
     print_fates(console, delivery)
     run.wrote(*tables)

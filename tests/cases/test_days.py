@@ -118,6 +118,15 @@ def undisturbed(base: Path) -> Path:
     return delivered(base, "undisturbed", *DAYS)
 
 
+@pytest.fixture(scope="module")
+def items_in_turn(base: Path) -> pl.DataFrame:
+    """The items once two days were read one after the other."""
+    folder = delivered(base, "in-turn")
+    for day in DAYS[:2]:
+        run_step("ingest", settings_in(base, folder)(day))
+    return _read(folder, "items").sort(KEYS["items"])
+
+
 def versions(folder: Path) -> dict[str, int]:
     """The Delta version of every table but job_runs."""
     logs = (path for path in (folder / "shop").glob("*/_delta_log") if path.parent.name != "job_runs")
@@ -180,10 +189,10 @@ def test_25_a_back_fill_while_the_daily_run_is_on_loses_nothing(base: Path, undi
 
 
 def test_25_a_day_that_is_read_while_another_writes_items_leaves_no_row_of_what_it_missed(
-    base: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, items_in_turn: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The later day has derived its items, and commits them; the whole of the day before comes between."""
-    folder, in_turn = delivered(base, "between"), delivered(base, "in-turn")
+    folder = delivered(base, "between")
     settings, upsert = settings_in(base, folder), Warehouse.upsert
 
     def overtaken(*given: Any, **named: Any) -> int:
@@ -194,16 +203,13 @@ def test_25_a_day_that_is_read_while_another_writes_items_leaves_no_row_of_what_
     monkeypatch.setattr(Warehouse, "upsert", overtaken)
     run_step("ingest", settings(DAYS[1]))
     assert Warehouse.upsert is upsert
-    for day in DAYS[:2]:
-        run_step("ingest", settings_in(base, in_turn)(day))
-    mine, theirs = (_read(root, "items").sort(KEYS["items"]) for root in (folder, in_turn))
-    assert mine.equals(theirs)
+    assert _read(folder, "items").sort(KEYS["items"]).equals(items_in_turn)
 
 
 def test_25_a_day_killed_before_its_items_is_ended_by_its_retry_though_another_day_ended_meanwhile(
-    base: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, items_in_turn: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, in_turn = delivered(base, "killed"), delivered(base, "unkilled")
+    folder = delivered(base, "killed")
     settings = settings_in(base, folder)
 
     def killed(*_: Any) -> None:
@@ -215,11 +221,8 @@ def test_25_a_day_killed_before_its_items_is_ended_by_its_retry_though_another_d
             run_step("ingest", settings(DAYS[1]))
     for day in (*DAYS[:2], DAYS[1]):
         run_step("ingest", settings(day))
-    assert versions(folder)["items"] == 3  # made, then one commit by each of the days
-    for day in DAYS[:2]:
-        run_step("ingest", settings_in(base, in_turn)(day))
-    mine, theirs = (_read(root, "items").sort(KEYS["items"]) for root in (folder, in_turn))
-    assert mine.equals(theirs)
+    assert versions(folder)["items"] == 3  # made, filled by the base, then one commit by each of the days
+    assert _read(folder, "items").sort(KEYS["items"]).equals(items_in_turn)
 
 
 def test_25_an_older_day_that_ends_later_does_not_set_the_lists_back(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
