@@ -30,7 +30,9 @@ PEER = ROOT / "benchmarks/quality_peer.py"
 WORK = ROOT / "benchmarks/work/quality/peers"
 FIXED = {"heads": 2, "batch": 32, "epochs": 60, "patience": 4, "threads": 1}
 PEERS = ("sasrec", "gru4rec")
-RUN = os.environ.get("LLMREC_PEERS", " ".join(PEERS)).split()
+ASKED_PEERS = os.environ.get("LLMREC_PEERS", " ".join(PEERS)).split()
+if not set(ASKED_PEERS) <= set(PEERS):
+    raise SystemExit(f"LLMREC_PEERS is {' '.join(ASKED_PEERS)!r}; expected some of {' '.join(PEERS)!r}, with blanks between")
 TUNING_SEED = 17
 BLOCKS = {"sasrec": (2, 1), "gru4rec": (1, 2)}  # of the first trial, and of the one that tries another depth
 TRIALS = {  # eight of each peer: what differs from the first of them
@@ -94,7 +96,7 @@ def with_peers(case: Case, seeds: dict[int, Found], ks: tuple[int, ...]) -> None
         return
     for seed, found in seeds.items():
         told = found.report.setdefault("peers", {})
-        for peer in RUN:
+        for peer in ASKED_PEERS:
             recipe, trials = tuned(case, peer)
             told[peer] = {"recipe": recipe, "trials": trials}
             for name, text in ((peer, False), (f"{peer}_text", True)):
