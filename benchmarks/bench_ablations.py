@@ -32,10 +32,13 @@ PARTS = {
     "as-of terms": Without("as-of terms", ("interest.as_of_terms=false",)),
 }
 HORIZON = "horizon of 28 days"
+CONTRAST, EVEN = "contrastive term of .1", "exposure term of .1"
 INSTEAD = {
     "gate 1/2": Without("gate 1/2", ("interest.gate=0.5",)),
     "gru": Without("gru", ("interest.cell=gru",)),
     HORIZON: Without(HORIZON, ("interest.horizon_days=28",)),
+    CONTRAST: Without(CONTRAST, ("interest.contrastive_weight=0.1",)),
+    EVEN: Without(EVEN, ("interest.exposure_weight=0.1",)),
 }
 TENTH = Without("a tenth of the items in training", items=0.1)
 KNN = ("text_knn", "text_knn_centred")
@@ -91,6 +94,7 @@ def compared(full: list[Found], other: list[Found], model: str, of: str = ALL) -
         "without": round(float(b.mean()), 5),
         "runs": [round(float(np.nanmean(found.values[of][model][:, *NDCG])), 5) for found in other],
         "devices": [found.report["device"] for found in other],
+        "tail_share": [round(float(np.mean([found.report["tail_share"] for found in side])), 4) for side in (full, other)],
         "full_over": ratio(a, b, a @ weights, b @ weights) if b.any() else None,
     }
 
@@ -114,10 +118,19 @@ def figures(found: dict[str, Any]) -> list[Figure]:
             rows.append(
                 figure(f"{domain}: upper end of the learnt gate over the best fixed one", high, "x", "higher", 1.0, None, note)
             )
-        for other, said in (("gru", "LSTM over GRU"), (HORIZON, f"targets of the next step over a {HORIZON}")):
+        compared_with = {
+            "gru": "LSTM over GRU",
+            HORIZON: f"targets of the next step over a {HORIZON}",
+            CONTRAST: f"no {CONTRAST} over one",
+            EVEN: f"no {EVEN} over one",
+        }
+        for other, said in compared_with.items():
             if other in of:
                 value, low, high = of[other]["full_over"]
-                rows.append(figure(f"{domain}: {said}", value, "x", "higher", None, None, f"[{low:.3f}, {high:.3f}]"))
+                note = f"[{low:.3f}, {high:.3f}]"
+                if other == EVEN and "tail_share" in of[other]:
+                    note += ", {:.1%} and {:.1%} of the lists' places are the tail's".format(*of[other]["tail_share"])
+                rows.append(figure(f"{domain}: {said}", value, "x", "higher", None, None, note))
         rows += _new_items(domain, of) if "new: p" in of else []
     return rows
 

@@ -16,10 +16,12 @@ from llmrec_pipeline.encoding.choosing import processor
 from llmrec_pipeline.evaluation.baselines import popularity, popularity_decayed
 from llmrec_pipeline.evaluation.calibration import LIST, ratios, reliability
 from llmrec_pipeline.evaluation.counted import POPULARITY_HALF_LIFE, RECENT_DAYS, Counted, Recipe, count
+from llmrec_pipeline.evaluation.lists import gini
 from llmrec_pipeline.evaluation.metrics import block_metrics
 from llmrec_pipeline.evaluation.tuned import Choice, pool, tune, weighted_sum
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Histories, Query
+from llmrec_pipeline.interest.exposure import popularity_groups
 from llmrec_pipeline.interest.training import TrainedModel
 from llmrec_pipeline.recommendation import log_softmax
 from llmrec_pipeline.recommendation.ranking import top_k
@@ -95,10 +97,14 @@ def measure(task: Task, seed: int, ks: tuple[int, ...], baselines: bool = True) 
     if plain:
         told["tuned_sum"] = tune_sum(task, trained).weights
     rng, reliable = np.random.default_rng(seed), []
+    listed = np.zeros(task.catalogue.n_items, dtype=np.int64)
     for a in asked(task, trained, task.test, fitted.weights):
         scores = a.scorer.fuse(a.parts, a.steps)
         found.category_gain[a.rows] = category_gain(task, a, scores.joint.score, rng)
-        reliable.append(_reliability(a, scores.joint.score))
+        lists = _lists(a, scores.joint.score, a.mask)
+        listed += np.bincount(lists[lists >= 0], minlength=len(listed))
+        log_y, outcomes = log_softmax(scores.joint.score, a.mask), a.targets.within(a.mask)
+        reliable.append(reliability(log_y, lists, outcomes, np.ones((1, len(lists)))))
         models: dict[str, Any] = {"joint": scores.joint.score, "p": scores.log_p, "s": scores.log_s}
         if plain:
             of_baselines = plain.scores(a.rows)
@@ -116,13 +122,16 @@ def measure(task: Task, seed: int, ks: tuple[int, ...], baselines: bool = True) 
         for name, of_model in models.items():
             for of, mask in masks.items():
                 found.add(of, name, a.rows, block_metrics(of_model, mask, a.targets, ks))
+    told |= {"gini": gini(listed), "tail_share": float(listed[_tail(task)].sum() / listed.sum())}
     told["calibration"] = ratios(sum(sums for sums, _ in reliable), sum(pairs for _, pairs in reliable))[0].tolist()
     return found
 
 
-def _reliability(a: Asked, score: Float32) -> tuple[npt.NDArray[np.float64], Int]:
-    lists = _lists(a, score, a.mask)
-    return reliability(log_softmax(score, a.mask), lists, a.targets.within(a.mask), np.ones((1, len(lists))))
+def _tail(task: Task) -> npt.NDArray[np.bool_]:
+    """[N] True: the item is none of the fewest that have half of the targets that are learnt from."""
+    past = task.past
+    wanted = np.array(is_target(task.settings))[past.event_type] & (past.item >= 0)
+    return popularity_groups(past.item[wanted], task.catalogue.n_items) == 1
 
 
 def _lists(a: Asked, score: Float32, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:

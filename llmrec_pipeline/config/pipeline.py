@@ -108,6 +108,18 @@ class InterestConfig(Section):
     user_exponent: Share = Field(
         0.5, description="a step's weight is divided by its user's number of target steps to this power; 1: every user the same"
     )
+    exposure_weight: NonNegative = Field(
+        0.0,
+        description="weight in the loss of how unevenly p shows `exposure_groups`, in nats of KL to the same exposure per item; 0: it is no part of it",
+    )
+    exposure_groups: Literal["popularity", "category", "brand"] = Field(
+        "popularity",
+        description="groups of items that exposure_weight evens; popularity: the items that have half of the targets, and the others",
+    )
+    contrastive_weight: NonNegative = Field(
+        0.0,
+        description="weight in the loss of telling users apart by two histories of theirs with behaviours masked; 0: it is no part of it",
+    )
     window_steps: PositiveInt = Field(64, description="steps of one truncated back-propagation window; state is carried across")
     batch_steps: PositiveInt = Field(
         256, description="steps of one update (users x steps of a window); bounds memory to batch * items of the softmax"

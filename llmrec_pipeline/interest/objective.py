@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llmrec_pipeline.interest.contrast import contrast
 from llmrec_pipeline.interest.data import Catalogue, Histories, vectors_at
 from llmrec_pipeline.interest.examples import Examples
+from llmrec_pipeline.interest.exposure import even_shares, popularity_groups, unevenness
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.own import ranges
 from llmrec_pipeline.interest.recurrence import Carry, Vectors
@@ -41,6 +43,8 @@ class Inputs:
     popularity: Tensor  # [D, N, F]
     absent: Tensor  # [D, N] True: no candidate yet, or of the items without training, which stand in no softmax of it
     draw_probability: Float32  # [N] of being in the softmax of an update whose examples do not point to the item; 0: untrained
+    groups: Tensor  # [N] group of each item for `exposure.unevenness`; -1: none
+    even: Tensor  # [A] `even_shares` of the groups
 
     def texts_of(self, item: Tensor) -> tuple[Tensor, Tensor]:
         """[n, K] text vectors of items [n], zeros of those without text, and [n] which have one."""
@@ -48,8 +52,13 @@ class Inputs:
         return torch.as_tensor(vectors_at(row.numpy(force=True) - 1, self.text)), row > 0
 
 
-def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples) -> Inputs:
+def inputs_of(
+    past: Histories, catalogue: Catalogue, text: Float32, model: InterestModel, examples: Examples, groups: Int | None = None
+) -> Inputs:
+    """What batches of `past` are cut from; `groups` [N] as for `train`."""
     rows = model.item_rows(catalogue.item_ids)
+    if groups is None:
+        groups = popularity_groups(examples.targets.item, catalogue.n_items)
     often = np.bincount(examples.targets.item, minlength=catalogue.n_items) + 1.0
     return Inputs(
         histories=past,
@@ -61,6 +70,8 @@ def inputs_of(past: Histories, catalogue: Catalogue, text: Float32, model: Inter
         popularity=torch.as_tensor(examples.popularity),
         absent=torch.as_tensor(examples.absent | (rows == 0)),
         draw_probability=_draw_probability(often, rows > 0, model.config.softmax_items),
+        groups=torch.as_tensor(groups),
+        even=torch.as_tensor(even_shares(groups, rows > 0)),
     )
 
 
@@ -95,6 +106,7 @@ def window_loss(
 ) -> tuple[Tensor, Carry, float]:
     """Weighted sum of the losses of the window's examples, the state behind the window (cut off), and the sum of weights.
 
+    The optional terms of the objective are added, times the sum of weights: so each is one term beside a mean loss.
     Items of the rows that `new` [trained + 1] names are treated as if nobody had had them: a vector by text alone, and b_i(t) too.
     (Who has one keeps own counts of it: where items repeat it is among the user's targets because of them.)
     """
@@ -116,6 +128,12 @@ def window_loss(
     bias = _day_bias(model, torch.as_tensor(days), new, inputs)
     logits = _logits(model, before, window.time[row, column], (steps, day), candidates, (outputs, *bias), inputs)
     loss, weight = _cross_entropy(logits, steps, candidates, inputs)
+    config = model.config
+    if new is None and config.exposure_weight:
+        of_example, groups = torch.as_tensor(inputs.examples.weight[steps]), inputs.groups[torch.as_tensor(candidates.item)]
+        loss = loss + weight * config.exposure_weight * unevenness(logits, of_example, groups, inputs.even)
+    if new is None and config.contrastive_weight:
+        loss = loss + weight * config.contrastive_weight * contrast(model, carry, window, vectors)
     return loss, after, weight
 
 

@@ -63,6 +63,7 @@ def train(
     period: tuple[Query, Query],
     seed: int,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    groups: Int | None = None,
 ) -> TrainedModel:
     """Trains on the target steps of `past`, keeps the epoch that is best on what was held out.
 
@@ -79,6 +80,7 @@ def train(
         period: end of training and end of validation, noted with the model.
         seed: the one source of randomness.
         on_epoch: called with each epoch's figures and its seconds.
+        groups: [N] number of each item's group, -1: none; what `interest.exposure_weight` evens. By default two: the head and the others.
 
     Raises:
         ModelError: there is nothing to train or to validate on, or the loss is not finite.
@@ -96,7 +98,7 @@ def train(
         model = _new_model(past, catalogue, text_vectors, config, event_types, target_types, repeats)
         with computing_on(config.device):
             model.to(config.device)
-            inputs = inputs_of(past, catalogue, text_vectors, model, examples)
+            inputs = inputs_of(past, catalogue, text_vectors, model, examples, groups)
         epochs = _fit(model, inputs, validation, config, np.random.default_rng(seed), on_epoch)
     bearing = np.flatnonzero(np.diff(examples.targets.offsets))
     following = ~np.isin(bearing, past.step_offsets)  # not the first step of its user

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from llmrec_pipeline.collaborative import Neighbours, fit_neighbours, fit_transitions, transitions
 from llmrec_pipeline.config import Settings
-from llmrec_pipeline.errors import PipelineError, TableError
+from llmrec_pipeline.errors import ConfigError, PipelineError, TableError
 from llmrec_pipeline.evaluation.windows import Window, window_ending
 from llmrec_pipeline.interest.artefacts import save
 from llmrec_pipeline.interest.carrying import advance
@@ -130,6 +130,7 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             repeats=settings.domain.repeats,
             period=period,
             seed=settings.pipeline.seed,
+            groups=_exposure_groups(run, dataset, window.validation_start),
         )
         trained = learn(on_epoch=on_epoch) if config.processes == 1 else _on_processes(run, learn, on_epoch)
     run.counts |= trained.report
@@ -139,6 +140,27 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             trained.report["examples"],
         )
     return trained
+
+
+def _exposure_groups(run: Run, dataset: Dataset, until: int) -> npt.NDArray[np.int64] | None:
+    """[N] number of each item's category or brand as it stood before the date `until`, -1: it has none; None: groups go by popularity.
+
+    Raises:
+        ConfigError: no item has such a group.
+    """
+    config, column = run.settings.pipeline.interest, run.settings.pipeline.interest.exposure_groups
+    if not config.exposure_weight or column == "popularity":
+        return None
+    items = run.read("items").filter((F.col("valid_from") < F.lit(day_of(until))) & F.col(column).isNotNull())
+    rows = items.groupBy("item_id").agg(F.max_by(column, "valid_from").alias("name")).collect()
+    if not rows:
+        raise ConfigError(
+            f"interest.exposure_groups is {column!r}, but no item of domain {run.settings.domain.name!r} has one before {day_of(until)}; "
+            "map it in the domain's items, or name another kind of groups"
+        )
+    names = {row["item_id"]: row["name"] for row in rows}
+    number = {name: place for place, name in enumerate(sorted(set(names.values())))}
+    return np.array([number.get(names.get(str(item)), -1) for item in dataset.catalogue.item_ids], dtype=np.int64)
 
 
 def _on_processes(run: Run, learn: Callable[[], TrainedModel], on_epoch: Callable[[dict[str, float]], None]) -> TrainedModel:

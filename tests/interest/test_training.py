@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,12 @@ from interest_cases import N_ITEMS, daily_of, histories_of, trained_loss
 from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest import training
+from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, Histories, Query
 from llmrec_pipeline.interest.held_out import held_out_between
+from llmrec_pipeline.interest.popularity import decayed_counts
+from llmrec_pipeline.interest.scoring import item_side, score_parts
+from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.training import TrainedModel, train
 
 SMALL = InterestConfig.model_validate(
@@ -39,7 +44,7 @@ def cycling_users(n_users: int = 30, steps: int = 8) -> Histories:
 
 
 def fit(
-    histories: Histories, catalogue: Catalogue, text: npt.NDArray[np.float32], config: InterestConfig = SMALL, **changes: bool
+    histories: Histories, catalogue: Catalogue, text: npt.NDArray[np.float32], config: InterestConfig = SMALL, **changes: Any
 ) -> TrainedModel:
     daily, is_target = daily_of(histories), np.array([True, False])
     return train(
@@ -54,6 +59,7 @@ def fit(
         repeats=changes.get("repeats", True),
         period=(UNTIL, END),
         seed=4,
+        groups=changes.get("groups"),
     )
 
 
@@ -155,6 +161,31 @@ def test_the_level_of_new_items_is_learnt_last_and_changes_nothing_else(
     as_new, before = [rows == row for row in rows[1:]], histories.before(UNTIL.day)  # each in turn, as if nobody had had it
     losses = [sum(trained_loss(model, before, catalogue, text, new)[0] for new in as_new) for model in (learnt, regressed)]
     assert losses[0] < losses[1]
+
+
+def test_evened_exposure_gives_the_tail_what_it_lacks(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    """Users buy item 0 three times in four; of two groups, the half without it is then shown nearly as much as its items ask for."""
+    rng = np.random.default_rng(8)
+    item = np.where(rng.random((30, 8)) < 0.75, 0, rng.integers(1, N_ITEMS, (30, 8)))
+    histories = histories_of(
+        {f"u{u:02d}": [(101.0 + 6 * k + u / 100, [(int(item[u, k]), 0)]) for k in range(8)] for u in range(30)}
+    )
+    groups = np.array([0, 0, 0, 1, 1, 1])
+
+    def share(weight: float) -> float:
+        """Of p, at the end of training and mean over users, that items 3 to 5 have."""
+        config = SMALL.model_copy(update={"exposure_weight": weight, "max_epochs": 12, "patience": 12})
+        model = fit(histories, catalogue, text, config, groups=groups).model
+        past = histories.before(UNTIL.day)
+        states = advance(model, States.empty(past.user_ids, model.layout), past, catalogue, text)
+        popularity = decayed_counts(daily_of(past), UNTIL.day, model.config.popularity_half_lives, N_ITEMS, 2)
+        logits = score_parts(model, states, UNTIL, catalogue, item_side(model, catalogue, text), popularity).logits
+        p = np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
+        return float(p[:, groups == 1].sum(axis=1).mean())
+
+    plain, evened = share(0.0), share(10.0)
+    assert plain < 0.3
+    assert plain + 0.1 < evened < 0.6
 
 
 @needs_gpu

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
+from llmrec_pipeline.errors import ConfigError
 from llmrec_pipeline.interest.training import TrainedModel
 from llmrec_pipeline.recommendation import JointFit
-from llmrec_pipeline.steps.dataset import load_dataset, scratch, sequences_before
+from llmrec_pipeline.steps.dataset import day_of, load_dataset, scratch, sequences_before
 from llmrec_pipeline.steps.heads import make_scorer, query_at, read_neighbours, serving_head
-from llmrec_pipeline.steps.train import _fit_joint, training_window
+from llmrec_pipeline.steps.train import _exposure_groups, _fit_joint, training_window
 from llmrec_pipeline.tracking import Run
 
 pytestmark = pytest.mark.spark
@@ -33,3 +35,32 @@ def test_what_lists_leave_out_has_no_say_in_the_weights(clicks) -> None:
     free, blocked = fitted(clicks), fitted(clicks, f"recommend.blocked_items={names}")
     assert (free[1].tolist(), blocked[1].tolist()) == ([], names)
     assert blocked[0] == free[0]
+
+
+def groups_of(path, *overrides: str, days: int = 0) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Ids of the catalogue's items, their groups `days` before validation, and that date."""
+    run = Run("train", path.settings(*overrides), path.spark, path.warehouse)
+    window, _ = training_window(run)
+    dataset, until = load_dataset(run, window.start), window.validation_start - days
+    return dataset.catalogue.item_ids, _exposure_groups(run, dataset, until), until
+
+
+def test_items_are_grouped_by_what_the_catalogue_says_of_them(clicks) -> None:
+    items, found, until = groups_of(clicks, "interest.exposure_weight=0.1", "interest.exposure_groups=category")
+    rows = clicks.warehouse.read("items").filter(F.col("valid_from") < F.lit(day_of(until))).collect()
+    category = {row["item_id"]: row["category"] for row in sorted(rows, key=lambda row: row["valid_from"])}
+    named = sorted({name for name in category.values() if name})
+    assert len(named) > 1
+    assert [named[group] if group >= 0 else None for group in found] == [category.get(str(item)) for item in items]
+
+
+def test_without_a_weight_or_by_popularity_no_table_is_asked_for_groups(clicks) -> None:
+    assert groups_of(clicks, "interest.exposure_groups=category")[1] is None
+    assert groups_of(clicks, "interest.exposure_weight=0.1")[1] is None
+
+
+def test_groups_that_no_item_has_are_refused(clicks) -> None:
+    with pytest.raises(
+        ConfigError, match=r"is 'brand', but no item of domain 'ecommerce' has one before .*; map it in the domain's items"
+    ):
+        groups_of(clicks, "interest.exposure_weight=0.1", "interest.exposure_groups=brand", days=10_000)
