@@ -88,13 +88,13 @@ def compared(full: list[Found], other: list[Found], model: str, of: str = ALL) -
     counted = np.isfinite(a) & np.isfinite(b)
     weights = poisson_weights(full[0].user_ids[counted], REPLICATES, SEEDS[0])
     a, b = a[counted], b[counted]
-    return {
+    lists = {"tail_share": [round(float(np.mean([found.report["tail_share"] for found in side])), 4) for side in (full, other)]}
+    return (lists if model == "joint" else {}) | {
         "users": int(counted.sum()),
         "full": round(float(a.mean()), 5),
         "without": round(float(b.mean()), 5),
         "runs": [round(float(np.nanmean(found.values[of][model][:, *NDCG])), 5) for found in other],
         "devices": [found.report["device"] for found in other],
-        "tail_share": [round(float(np.mean([found.report["tail_share"] for found in side])), 4) for side in (full, other)],
         "full_over": ratio(a, b, a @ weights, b @ weights) if b.any() else None,
     }
 
@@ -128,7 +128,7 @@ def figures(found: dict[str, Any]) -> list[Figure]:
             if other in of:
                 value, low, high = of[other]["full_over"]
                 note = f"[{low:.3f}, {high:.3f}]"
-                if other == EVEN and "tail_share" in of[other]:
+                if other == EVEN:
                     note += ", {:.1%} and {:.1%} of the lists' places are the tail's".format(*of[other]["tail_share"])
                 rows.append(figure(f"{domain}: {said}", value, "x", "higher", None, None, note))
         rows += _new_items(domain, of) if "new: p" in of else []

@@ -16,11 +16,11 @@ from llmrec_pipeline.encoding.choosing import processor
 from llmrec_pipeline.evaluation.baselines import popularity, popularity_decayed
 from llmrec_pipeline.evaluation.calibration import LIST, ratios, reliability
 from llmrec_pipeline.evaluation.counted import POPULARITY_HALF_LIFE, RECENT_DAYS, Counted, Recipe, count
-from llmrec_pipeline.evaluation.lists import gini
 from llmrec_pipeline.evaluation.metrics import block_metrics
 from llmrec_pipeline.evaluation.tuned import Choice, pool, tune, weighted_sum
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Histories, Query
+from llmrec_pipeline.interest.examples import targets_of
 from llmrec_pipeline.interest.exposure import popularity_groups
 from llmrec_pipeline.interest.training import TrainedModel
 from llmrec_pipeline.recommendation import log_softmax
@@ -122,16 +122,16 @@ def measure(task: Task, seed: int, ks: tuple[int, ...], baselines: bool = True) 
         for name, of_model in models.items():
             for of, mask in masks.items():
                 found.add(of, name, a.rows, block_metrics(of_model, mask, a.targets, ks))
-    told |= {"gini": gini(listed), "tail_share": float(listed[_tail(task)].sum() / listed.sum())}
+    told["tail_share"] = float(listed[_tail(task)].sum() / listed.sum())
     told["calibration"] = ratios(sum(sums for sums, _ in reliable), sum(pairs for _, pairs in reliable))[0].tolist()
     return found
 
 
 def _tail(task: Task) -> npt.NDArray[np.bool_]:
-    """[N] True: the item is none of the fewest that have half of the targets that are learnt from."""
-    past = task.past
-    wanted = np.array(is_target(task.settings))[past.event_type] & (past.item >= 0)
-    return popularity_groups(past.item[wanted], task.catalogue.n_items) == 1
+    """[N] True: the item is none of the fewest that have half of the targets of training."""
+    types, repeats = np.array(is_target(task.settings)), task.settings.domain.repeats
+    learnt = targets_of(task.past, task.validation.held.catalogue, types, repeats)
+    return popularity_groups(learnt.item, task.catalogue.n_items) == 1
 
 
 def _lists(a: Asked, score: Float32, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:

@@ -101,6 +101,12 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
         load_settings(ROOT / "conf/pipeline.yaml", None, ("interest.device=cuda", "interest.processes=2"))
 
 
+@pytest.mark.parametrize("weight", ["exposure_weight", "contrastive_weight"])
+def test_a_term_that_compares_an_updates_users_wants_them_in_one_process(weight: str) -> None:
+    with pytest.raises(ConfigError, match=r"which 2 processes share; set interest.processes=1, or both weights to 0"):
+        load_settings(ROOT / "conf/pipeline.yaml", "retail", ("interest.processes=2", f"interest.{weight}=0.1"))
+
+
 def test_every_setting_says_what_it_is_for() -> None:
     silent = []
     for name, section in PipelineConfig.model_fields.items():

@@ -110,15 +110,14 @@ class InterestConfig(Section):
     )
     exposure_weight: NonNegative = Field(
         0.0,
-        description="weight in the loss of how unevenly p shows `exposure_groups`, in nats of KL to the same exposure per item; 0: it is no part of it",
+        description="weight in the loss of KL(the same exposure per item || that under p) over `exposure_groups`, in nats; 0: off",
     )
     exposure_groups: Literal["popularity", "category", "brand"] = Field(
         "popularity",
-        description="groups of items that exposure_weight evens; popularity: the items that have half of the targets, and the others",
+        description="groups whose exposure is evened: the fewest items that have half of the targets, and the others; or the items' distinct values",
     )
     contrastive_weight: NonNegative = Field(
-        0.0,
-        description="weight in the loss of telling users apart by two histories of theirs with behaviours masked; 0: it is no part of it",
+        0.0, description="weight in the loss of telling users apart by two randomly masked views of each one's window; 0: off"
     )
     window_steps: PositiveInt = Field(64, description="steps of one truncated back-propagation window; state is carried across")
     batch_steps: PositiveInt = Field(
@@ -145,6 +144,15 @@ class InterestConfig(Section):
     def _one_process_a_gpu(self) -> "InterestConfig":
         if self.device == "cuda" and self.processes > 1:
             raise ValueError(f"{self.processes} processes cannot share a GPU; set interest.processes=1, or interest.device=cpu")
+        return self
+
+    @model_validator(mode="after")
+    def _all_users_in_one_process(self) -> "InterestConfig":
+        if self.processes > 1 and (self.exposure_weight or self.contrastive_weight):
+            raise ValueError(
+                f"exposure_weight {self.exposure_weight:g} and contrastive_weight {self.contrastive_weight:g} compare all users of an update, "
+                f"which {self.processes} processes share; set interest.processes=1, or both weights to 0"
+            )
         return self
 
 

@@ -1,4 +1,4 @@
-"""A contrastive term: two views of one history are to lie nearer to each other than to those of other users.
+"""A contrastive term: two views of a user's window are to lie nearer to each other than to those of other users.
 
 Legend: B users of a batch, W behaviours of a window, D item dimensions.
 """
@@ -20,8 +20,9 @@ TEMPERATURE = 0.1  # of the cosines
 def contrast(model: InterestModel, carry: Carry, window: Window, vectors: Vectors) -> Tensor:
     """Mean over users of -log softmax of the cosine between their two views among all users' second views (CL4SRec, Xie et al. 2022).
 
-    A view has a random share of its behaviours masked: that there was one is known, and of which type, but not of what. What is
-    compared is W_1 I_u right after the window's last step. 0 where fewer than two users have a step.
+    A view has a random share of the window's behaviours masked: that there was one is known, when, of which type and how many, but not
+    of what; the state before the window is as it is. What is compared is W_1 I_u right after the window's last step. 0 where fewer than
+    two users have a step.
 
     Args:
         model: in training.
@@ -47,5 +48,4 @@ def _view(model: InterestModel, carry: Carry, window: Window, vectors: Vectors) 
     )
     users, seen = torch.arange(len(window.length)), window.length[:, None]
     after = model.recurrence.scan(carry, known, seen, vectors).at(users, torch.zeros_like(users))
-    short, long, gate = model.head.interest(after, after.time)
-    return F.normalize(model.head.w1(gate[:, None] * short + (1 - gate)[:, None] * long), dim=1)
+    return F.normalize(model.head.user_vectors(after, after.time), dim=1)

@@ -1,4 +1,4 @@
-"""Fairness in the objective: how far p is from showing groups of items as much as their number of items asks for.
+"""Fairness in the objective: how far p is from giving groups of items as much as their number of items asks for.
 
 Legend: P examples of an update, N items, C of them in its softmax, A groups.
 """
@@ -26,32 +26,25 @@ def popularity_groups(target_items: npt.NDArray[np.integer], n_items: int) -> In
     return groups
 
 
-def even_shares(groups: Int, trained: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """[A] each group's share of the trained items that have a group.
+def unevenness(logits: Tensor, log_weight: Tensor, weight: Tensor, groups: Tensor, n_groups: int) -> Tensor:
+    """KL(even || exposure), in nats: 0 where groups have the same exposure per candidate (demographic parity, Singh and Joachims 2018).
+
+    A group's exposure is its share of the mean p over the examples, of what all items with a group have; its even share that of a p
+    which is uniform over each example's candidates. 0 where no item with a group is in the softmax.
 
     Args:
-        groups: [N] from 0; -1: none.
-        trained: [N] True: the item stands in softmaxes of training.
-    """
-    number = np.bincount(groups[trained & (groups >= 0)], minlength=int(groups.max(initial=-1)) + 1)
-    return np.asarray(number / max(number.sum(), 1), dtype=np.float32)
-
-
-def unevenness(logits: Tensor, weight: Tensor, groups: Tensor, even: Tensor) -> Tensor:
-    """KL(even || exposure), in nats: 0 where the groups have the same exposure per item (demographic parity, Singh and Joachims 2018).
-
-    A group's exposure is its share of the mean p over the examples, of what items with a group have. Groups without trained items do
-    not count.
-
-    Args:
-        logits: [P, C] of the softmax, each with the log of how many items it stands for; -inf: masked.
+        logits: [P, C] of the softmax, `log_weight` among them; -inf: masked.
+        log_weight: [C] log of how many items each stands for.
         weight: [P] of the examples.
         groups: [C] of the items; -1: none.
-        even: [A] of `even_shares`.
+        n_groups: A.
     """
-    mean = weight @ torch.softmax(logits, dim=1)  # [C]
-    known = groups >= 0
-    mass = mean.new_zeros(len(even)).index_add(0, groups[known], mean[known])
-    there = even > 0
-    exposure = (mass[there] / mass[there].sum()).clamp(min=torch.finfo(mass.dtype).tiny)
-    return (even[there] * (even[there] / exposure).log()).sum()
+    uniform = log_weight.expand_as(logits).masked_fill(logits.isneginf(), -torch.inf)
+    even, exposure = (_shares(weight @ torch.softmax(of, dim=1), groups, n_groups) for of in (uniform, logits))
+    return (torch.xlogy(even, even) - even * exposure.clamp(min=torch.finfo(exposure.dtype).tiny).log()).sum()
+
+
+def _shares(mass: Tensor, groups: Tensor, n_groups: int) -> Tensor:
+    """[A] of the mass [C] of all items with a group, what each group has; 0 where none has any."""
+    by_group = mass.new_zeros(n_groups + 1).index_add(0, groups % (n_groups + 1), mass)[:-1]  # the last one: no group
+    return by_group / by_group.sum().clamp(min=torch.finfo(mass.dtype).tiny)

@@ -121,3 +121,9 @@ class Head(nn.Module):
         parts = [attention.flatten(1), means.flatten(1), torch.log1p(counts).flatten(1), profile, steps]
         long = self.long(self.dropout(torch.cat(parts, dim=1).float()))
         return self.dropout(carry.h), long, self.gate(carry.steps, since, gate_shift)
+
+    def user_vectors(self, carry: Carry, query_time: Tensor) -> Tensor:
+        """[P, D] W_1 I_u as of `query_time` [P]."""
+        short, long, gate = self.interest(carry, query_time)
+        vectors: Tensor = self.w1(gate[:, None] * short + (1 - gate)[:, None] * long)
+        return vectors

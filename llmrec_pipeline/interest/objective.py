@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from llmrec_pipeline.interest.contrast import contrast
 from llmrec_pipeline.interest.data import Catalogue, Histories, vectors_at
 from llmrec_pipeline.interest.examples import Examples
-from llmrec_pipeline.interest.exposure import even_shares, popularity_groups, unevenness
+from llmrec_pipeline.interest.exposure import popularity_groups, unevenness
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.own import ranges
 from llmrec_pipeline.interest.recurrence import Carry, Vectors
@@ -43,8 +43,8 @@ class Inputs:
     popularity: Tensor  # [D, N, F]
     absent: Tensor  # [D, N] True: no candidate yet, or of the items without training, which stand in no softmax of it
     draw_probability: Float32  # [N] of being in the softmax of an update whose examples do not point to the item; 0: untrained
-    groups: Tensor  # [N] group of each item for `exposure.unevenness`; -1: none
-    even: Tensor  # [A] `even_shares` of the groups
+    groups: Tensor  # [N] group of each item whose exposure is evened; -1: none
+    n_groups: int
 
     def texts_of(self, item: Tensor) -> tuple[Tensor, Tensor]:
         """[n, K] text vectors of items [n], zeros of those without text, and [n] which have one."""
@@ -71,7 +71,7 @@ def inputs_of(
         absent=torch.as_tensor(examples.absent | (rows == 0)),
         draw_probability=_draw_probability(often, rows > 0, model.config.softmax_items),
         groups=torch.as_tensor(groups),
-        even=torch.as_tensor(even_shares(groups, rows > 0)),
+        n_groups=int(groups.max()) + 1,
     )
 
 
@@ -106,7 +106,7 @@ def window_loss(
 ) -> tuple[Tensor, Carry, float]:
     """Weighted sum of the losses of the window's examples, the state behind the window (cut off), and the sum of weights.
 
-    The optional terms of the objective are added, times the sum of weights: so each is one term beside a mean loss.
+    The optional terms are added, each times the sum of weights, so that loss / weights holds them once; not where `new` is given.
     Items of the rows that `new` [trained + 1] names are treated as if nobody had had them: a vector by text alone, and b_i(t) too.
     (Who has one keeps own counts of it: where items repeat it is among the user's targets because of them.)
     """
@@ -128,13 +128,25 @@ def window_loss(
     bias = _day_bias(model, torch.as_tensor(days), new, inputs)
     logits = _logits(model, before, window.time[row, column], (steps, day), candidates, (outputs, *bias), inputs)
     loss, weight = _cross_entropy(logits, steps, candidates, inputs)
-    config = model.config
-    if new is None and config.exposure_weight:
-        of_example, groups = torch.as_tensor(inputs.examples.weight[steps]), inputs.groups[torch.as_tensor(candidates.item)]
-        loss = loss + weight * config.exposure_weight * unevenness(logits, of_example, groups, inputs.even)
-    if new is None and config.contrastive_weight:
-        loss = loss + weight * config.contrastive_weight * contrast(model, carry, window, vectors)
+    if new is None:
+        of_softmax = (logits, torch.as_tensor(inputs.examples.weight[steps]), candidates)
+        loss = loss + weight * _optional_terms(model, (carry, window, vectors), of_softmax, inputs)
     return loss, after, weight
+
+
+def _optional_terms(
+    model: InterestModel, history: tuple[Carry, Window, Vectors], softmax: tuple[Tensor, Tensor, Candidates], inputs: Inputs
+) -> Tensor | float:
+    """The terms beside the cross-entropy, each times its weight in the config."""
+    config, (logits, weight, candidates) = model.config, softmax
+    terms: Tensor | float = 0.0
+    if config.exposure_weight:
+        groups = inputs.groups[torch.as_tensor(candidates.item)]
+        found = unevenness(logits, candidates.log_weight, weight, groups, inputs.n_groups)
+        terms = terms + config.exposure_weight * found
+    if config.contrastive_weight:
+        terms = terms + config.contrastive_weight * contrast(model, *history)
+    return terms
 
 
 def _candidates(model: InterestModel, steps: Int, inputs: Inputs) -> Candidates:
@@ -188,10 +200,8 @@ def _logits(
         inputs: what the batch was cut from.
     """
     head, (steps, day), (vectors, bias, log_share) = model.head, examples, items
-    short, long, gate = head.interest(states, query_time)
-    interest = gate[:, None] * short + (1 - gate)[:, None] * long  # [P, G]
     of_day = bias.index_select(1, torch.as_tensor(candidates.item)) + candidates.log_weight  # [days, C]
-    logits = head.w1(interest) @ vectors.T + F.embedding(torch.as_tensor(day), of_day)  # [P, C]
+    logits = head.user_vectors(states, query_time) @ vectors.T + F.embedding(torch.as_tensor(day), of_day)  # [P, C]
     rows = inputs.examples.own if model.repeats else inputs.examples.known
     position, item, decayed = rows.of_steps(steps)
     there = candidates.column[item] >= 0  # all own items are, of those that are masked the drawn

@@ -80,11 +80,13 @@ def train(
         period: end of training and end of validation, noted with the model.
         seed: the one source of randomness.
         on_epoch: called with each epoch's figures and its seconds.
-        groups: [N] number of each item's group, -1: none; what `interest.exposure_weight` evens. By default two: the head and the others.
+        groups: [N] number of each item's group, -1: none; what `interest.exposure_weight` evens. By default by popularity: the head and the others.
 
     Raises:
-        ModelError: there is nothing to train or to validate on, or the loss is not finite.
+        ModelError: there is nothing to train or to validate on, groups are missing, or the loss is not finite.
     """
+    if config.exposure_weight and config.exposure_groups != "popularity" and groups is None:
+        raise ModelError(f"interest.exposure_groups is {config.exposure_groups!r}, but no groups were given to train")
     is_target = np.array([name in target_types for name in event_types])
     examples = examples_of(past, catalogue, daily, config, is_target, repeats)
     if not len(examples.targets.item):

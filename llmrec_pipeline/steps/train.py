@@ -38,6 +38,7 @@ from llmrec_pipeline.steps.versions import data_versions, head_version, state_ve
 from llmrec_pipeline.tables import ITEM_NEIGHBOURS
 from llmrec_pipeline.tracking import Run
 
+Groups = npt.NDArray[np.int64]
 log = logging.getLogger("llmrec")
 INPUTS = ("events", "items", "user_sequences", "text_embeddings")
 
@@ -61,11 +62,12 @@ def train(run: Run) -> None:
         return
     with run.stage("read"):
         dataset = load_dataset(run, window.start)
+        groups = _exposure_groups(run, dataset, window.validation_start)
         ordered = sequences_before(run, window.start).orderBy("user_id", "event_date")
         with scratch(run, ordered, "sequences") as shards:
             histories = dataset.histories(shards.to_table())
     with registry.run(f"{settings.domain.name} {window.name}") as mlflow:
-        trained = _train_interest(run, dataset, histories, window, mlflow)
+        trained = _train_interest(run, (dataset, groups), histories, window, mlflow)
         with run.stage("fit"):
             fit = _fit_joint(run, trained, dataset, histories, window)
             days = window.validation_start, window.start
@@ -94,8 +96,10 @@ def training_window(run: Run) -> tuple[Window, int]:
     return window_ending(day_number(span["first"]), last, run.settings.pipeline.evaluation.window_days), last
 
 
-def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Window, mlflow: Any) -> TrainedModel:
-    settings, config = run.settings, run.settings.pipeline.interest
+def _train_interest(
+    run: Run, inputs: tuple[Dataset, Groups | None], histories: Histories, window: Window, mlflow: Any
+) -> TrainedModel:
+    (dataset, groups), settings, config = inputs, run.settings, run.settings.pipeline.interest
     torch.set_num_threads(config.threads)
     done = 0
     with run.stage("train") as report:
@@ -130,7 +134,7 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
             repeats=settings.domain.repeats,
             period=period,
             seed=settings.pipeline.seed,
-            groups=_exposure_groups(run, dataset, window.validation_start),
+            groups=groups,
         )
         trained = learn(on_epoch=on_epoch) if config.processes == 1 else _on_processes(run, learn, on_epoch)
     run.counts |= trained.report
@@ -142,24 +146,25 @@ def _train_interest(run: Run, dataset: Dataset, histories: Histories, window: Wi
     return trained
 
 
-def _exposure_groups(run: Run, dataset: Dataset, until: int) -> npt.NDArray[np.int64] | None:
+def _exposure_groups(run: Run, dataset: Dataset, until: int) -> Groups | None:
     """[N] number of each item's category or brand as it stood before the date `until`, -1: it has none; None: groups go by popularity.
 
     Raises:
-        ConfigError: no item has such a group.
+        ConfigError: the items have fewer than two of them.
     """
-    config, column = run.settings.pipeline.interest, run.settings.pipeline.interest.exposure_groups
+    config = run.settings.pipeline.interest
+    column = config.exposure_groups
     if not config.exposure_weight or column == "popularity":
         return None
-    items = run.read("items").filter((F.col("valid_from") < F.lit(day_of(until))) & F.col(column).isNotNull())
-    rows = items.groupBy("item_id").agg(F.max_by(column, "valid_from").alias("name")).collect()
-    if not rows:
-        raise ConfigError(
-            f"interest.exposure_groups is {column!r}, but no item of domain {run.settings.domain.name!r} has one before {day_of(until)}; "
-            "map it in the domain's items, or name another kind of groups"
-        )
-    names = {row["item_id"]: row["name"] for row in rows}
+    items = run.read("items").filter(F.col("valid_from") < F.lit(day_of(until)))
+    newest = items.groupBy("item_id").agg(F.max_by(column, "valid_from").alias("name")).filter("name IS NOT NULL")
+    names = {row["item_id"]: row["name"] for row in newest.collect()}
     number = {name: place for place, name in enumerate(sorted(set(names.values())))}
+    if len(number) < 2:
+        raise ConfigError(
+            f"interest.exposure_groups is {column!r}, but the items of domain {run.settings.domain.name!r} have {len(number)} of them before "
+            f"{day_of(until)}, expected two or more; map it in the domain's items, or name another kind of groups"
+        )
     return np.array([number.get(names.get(str(item)), -1) for item in dataset.catalogue.item_ids], dtype=np.int64)
 
 

@@ -6,14 +6,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interest_cases import N_ITEMS, random_histories, trained_loss
+from interest_cases import BUYS, N_ITEMS, daily_of, random_histories, trained_loss
 
+from llmrec_pipeline.interest import objective
 from llmrec_pipeline.interest.data import Catalogue
-from llmrec_pipeline.interest.exposure import even_shares, popularity_groups, unevenness
+from llmrec_pipeline.interest.examples import examples_of
+from llmrec_pipeline.interest.exposure import popularity_groups, unevenness
 from llmrec_pipeline.interest.model import InterestModel
 
 UNTRAINED = N_ITEMS - 1
-OUT = -torch.inf
+OUT, ONES = -torch.inf, torch.ones(4)
 
 
 def test_the_head_is_the_fewest_items_with_half_of_the_targets() -> None:
@@ -22,30 +24,34 @@ def test_the_head_is_the_fewest_items_with_half_of_the_targets() -> None:
     assert popularity_groups(np.array([2, 1, 0, 3]), 4).tolist() == [0, 0, 1, 1]  # among equals the lower row
 
 
-def test_even_shares_are_those_of_the_trained_items_with_a_group() -> None:
-    groups, trained = np.array([0, 1, 1, 1, -1, 2]), np.array([True, True, True, False, True, False])
-    assert even_shares(groups, trained) == pytest.approx([1 / 3, 2 / 3, 0.0])
-
-
 def test_unevenness_by_hand() -> None:
-    # the mean p is .35 .25 .2 .2; the first two are one group, the last has none: exposure .75 and .25 where half is even
+    # the mean p is .35 .25 .2 .2; the first two are one group, the last has none: exposure .75 and .25 where 2/3 and 1/3 are even
     logits = torch.tensor([[0.4, 0.2, 0.2, 0.2], [0.2, 0.4, 0.2, 0.2]]).log()
-    weight, groups, even = torch.tensor([3.0, 1.0]), torch.tensor([0, 0, 1, -1]), torch.tensor([0.5, 0.5])
-    expected = 0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25)
-    assert float(unevenness(logits, weight, groups, even)) == pytest.approx(expected, abs=1e-6)
+    found = unevenness(logits, ONES.log(), torch.tensor([3.0, 1.0]), torch.tensor([0, 0, 1, -1]), 2)
+    expected = 2 / 3 * np.log((2 / 3) / 0.75) + 1 / 3 * np.log((1 / 3) / 0.25)
+    assert float(found) == pytest.approx(expected, abs=1e-6)
 
 
-def test_as_much_for_each_item_is_even_whatever_is_masked() -> None:
-    logits = torch.tensor([[0.0, 0.0, 0.0, OUT], [0.0, 0.0, 0.0, OUT]])
-    found = unevenness(logits, torch.ones(2), torch.tensor([0, 1, 1, 0]), torch.tensor([1 / 3, 2 / 3]))
+def test_a_uniform_p_is_even_whatever_each_example_has_as_candidates() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0, OUT], [0.0, OUT, OUT, 0.0]])
+    found = unevenness(logits, ONES.log(), torch.tensor([0.3, 2.0]), torch.tensor([0, 1, 1, 0]), 2)
     assert float(found) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_group_without_trained_items_does_not_count_and_one_without_exposure_is_no_nan() -> None:
-    logits = torch.tensor([[0.0, OUT]], requires_grad=True)
-    found = unevenness(logits, torch.ones(1), torch.tensor([0, 1]), torch.tensor([0.5, 0.5, 0.0]))
-    assert torch.isfinite(found)
-    assert float(found.detach()) > 10
+@pytest.mark.parametrize(
+    ("groups", "least", "most"),
+    [([0, 0, 1, 1], 10, 100), ([0, 0, 0, 0], 0, 1e-6), ([2, -1, -1, 2], 0, 1e-6), ([-1, -1, -1, -1], 0, 0)],
+)
+def test_a_group_without_exposure_or_candidates_or_no_group_at_all_is_no_nan(
+    groups: list[int], least: float, most: float
+) -> None:
+    """Two items have all of p, as far as float32 can tell."""
+    logits = torch.tensor([[0.0, 0.0, -300.0, -300.0]], requires_grad=True)
+    found = unevenness(logits, ONES.log(), torch.ones(1), torch.tensor(groups), 3)
+    found.backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert least <= float(found.detach()) <= most
 
 
 @settings(max_examples=50, deadline=None)
@@ -53,31 +59,43 @@ def test_a_group_without_trained_items_does_not_count_and_one_without_exposure_i
 def test_an_item_that_stands_for_two_counts_as_two_and_the_gradient_evens(seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     logits = torch.randn(3, 4, generator=rng, requires_grad=True)
-    weight, groups, even = torch.rand(3, generator=rng) + 0.1, torch.tensor([0, 0, 1, 1]), torch.tensor([0.25, 0.75])
-    twice = torch.cat([logits, logits[:, 3:]], dim=1)
-    stands = logits + torch.tensor([1.0, 1.0, 1.0, 2.0]).log()
-    found = unevenness(stands, weight, groups, even)
+    weight, groups, stand = (
+        torch.rand(3, generator=rng) + 0.1,
+        torch.tensor([0, 0, 1, 1]),
+        torch.tensor([1.0, 1.0, 1.0, 2.0]).log(),
+    )
+    found = unevenness(logits + stand, stand, weight, groups, 2)
     (gradient,) = torch.autograd.grad(found, logits)
     with torch.no_grad():
-        assert float(unevenness(twice, weight, torch.tensor([0, 0, 1, 1, 1]), even)) == pytest.approx(float(found), abs=1e-5)
+        twice = torch.cat([logits, logits[:, 3:]], dim=1)
+        of_five = unevenness(twice, torch.zeros(5), weight, torch.tensor([0, 0, 1, 1, 1]), 2)
+        assert float(of_five) == pytest.approx(float(found), abs=1e-5)
         assert float(found) >= -1e-6
-        assert float(unevenness(stands - 0.01 * gradient, weight, groups, even)) <= float(found) + 1e-6
+        assert float(unevenness(logits + stand - 0.01 * gradient, stand, weight, groups, 2)) <= float(found) + 1e-6
 
 
+@pytest.mark.parametrize("term", ["exposure", "contrastive"])
 @pytest.mark.parametrize("repeats", [True, False])
-def test_the_loss_has_the_weighed_term_and_none_by_default(
-    repeats: bool, make_model: Callable[..., InterestModel], catalogue: Catalogue, text: npt.NDArray[np.float32]
+def test_a_term_comes_times_its_weight_and_the_sum_of_the_examples(
+    repeats: bool,
+    term: str,
+    make_model: Callable[..., InterestModel],
+    catalogue: Catalogue,
+    text: npt.NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its part in the loss is proportional to its weight, and comes with the sum of the examples' weights."""
     histories = random_histories(np.random.default_rng(6), n_users=8, n_items=UNTRAINED)
 
     def loss(weight: float) -> float:
-        return trained_loss(make_model(repeats=repeats, exposure_weight=weight), histories, catalogue, text)[0]
+        return trained_loss(make_model(repeats=repeats, **{f"{term}_weight": weight}), histories, catalogue, text)[0]
 
-    plain, half, whole = loss(0.0), loss(0.5), loss(1.0)
+    plain, with_term = loss(0.0), loss(1.0)
     assert plain == trained_loss(make_model(repeats=repeats), histories, catalogue, text)[0]
-    assert whole - plain > 0.01
-    assert half - plain == pytest.approx((whole - plain) / 2, rel=1e-3)
+    assert with_term - plain > 0.01
+    for name in ("unevenness", "contrast"):
+        monkeypatch.setattr(objective, name, lambda *_: torch.tensor(1.0))
+    examples = examples_of(histories, catalogue, daily_of(histories), make_model().config, BUYS, repeats)
+    assert loss(0.5) - plain == pytest.approx(0.5 * float(examples.weight.sum()), rel=1e-4)
 
 
 def test_the_pass_that_learns_the_level_of_new_items_is_without_it(

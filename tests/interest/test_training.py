@@ -190,7 +190,7 @@ def test_evened_exposure_gives_the_tail_what_it_lacks(catalogue: Catalogue, text
 
 @needs_gpu
 @pytest.mark.parametrize("repeats", [True, False])
-@pytest.mark.parametrize("change", [{}, {"cell": "gru"}, {"gate": 0.5}])
+@pytest.mark.parametrize("change", [{}, {"cell": "gru"}, {"gate": 0.5}, {"exposure_weight": 0.1}])
 def test_a_gpu_learns_what_a_processor_learns(
     catalogue: Catalogue, text: npt.NDArray[np.float32], repeats: bool, change: dict[str, object]
 ) -> None:
@@ -219,3 +219,9 @@ def test_training_on_a_gpu_that_is_not_there_is_refused(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # wherever this runs
     with pytest.raises(ModelError, match=r"interest.device is cuda, .* finds no GPU here; set interest.device=cpu"):
         fit(cycling_users(), catalogue, text, SMALL.model_copy(update={"device": "cuda"}))
+
+
+def test_groups_that_the_config_asks_for_and_nobody_gives_are_missed(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    config = SMALL.model_copy(update={"exposure_weight": 0.1, "exposure_groups": "brand"})
+    with pytest.raises(ModelError, match="exposure_groups is 'brand', but no groups were given"):
+        fit(cycling_users(), catalogue, text, config)

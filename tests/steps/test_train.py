@@ -61,6 +61,6 @@ def test_without_a_weight_or_by_popularity_no_table_is_asked_for_groups(clicks) 
 
 def test_groups_that_no_item_has_are_refused(clicks) -> None:
     with pytest.raises(
-        ConfigError, match=r"is 'brand', but no item of domain 'ecommerce' has one before .*; map it in the domain's items"
+        ConfigError, match=r"is 'brand', but the items of domain 'ecommerce' have 0 of them before .*, expected two"
     ):
         groups_of(clicks, "interest.exposure_weight=0.1", "interest.exposure_groups=brand", days=10_000)
