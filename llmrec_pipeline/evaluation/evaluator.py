@@ -126,19 +126,6 @@ def evaluate_block(task: Task, models: Mapping[str, Float], mask: Bool, users: U
     )
 
 
-def head_items(counts: Double) -> Bool:
-    """[N] True: one of the most popular items that together make half of the target events; ties are cut by row, as any would be.
-
-    Args:
-        counts: [N] target events before the window.
-    """
-    order = np.argsort(-counts, kind="stable")
-    before = np.cumsum(counts[order]) - counts[order]
-    head = np.zeros(len(counts), dtype=bool)
-    head[order[(before < counts.sum() / 2) & (counts[order] > 0)]] = True
-    return head
-
-
 def _with_estimate(weights: Double) -> Double:
     """[R, U] replicate weights below a row of ones."""
     return np.concatenate([np.ones((1, len(weights))), weights.T])

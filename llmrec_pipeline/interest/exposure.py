@@ -8,6 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from llmrec_pipeline.interest.popularity import head_items
+
 Int = npt.NDArray[np.int64]
 
 
@@ -18,12 +20,7 @@ def popularity_groups(target_items: npt.NDArray[np.integer], n_items: int) -> In
         target_items: rows of the target items, one for each target.
         n_items: N.
     """
-    often = np.bincount(target_items, minlength=n_items)
-    order = np.argsort(-often, kind="stable")
-    before = np.cumsum(often[order]) - often[order]
-    groups = np.ones(n_items, dtype=np.int64)
-    groups[order[2 * before < often.sum()]] = 0
-    return groups
+    return np.where(head_items(np.bincount(target_items, minlength=n_items)), 0, 1)
 
 
 def unevenness(logits: Tensor, log_weight: Tensor, weight: Tensor, groups: Tensor, n_groups: int) -> Tensor:

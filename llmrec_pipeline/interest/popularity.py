@@ -53,3 +53,16 @@ def _add_dates(state: Float, daily: DailyCounts, dates: tuple[int, int], lives: 
         for life in lives
     ]
     return state + np.stack(added, axis=2)
+
+
+def head_items(counts: npt.NDArray[np.number]) -> npt.NDArray[np.bool_]:
+    """[N] True: one of the most popular items that together make half of the target events; ties are cut by row, as any would be.
+
+    Args:
+        counts: [N] target events of each item.
+    """
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]
+    head = np.zeros(len(counts), dtype=bool)
+    head[order[(before < counts.sum() / 2) & (counts[order] > 0)]] = True
+    return head

@@ -11,11 +11,12 @@ from pyspark.sql import functions as F
 from llmrec_pipeline.collaborative import history_weights, unit
 from llmrec_pipeline.evaluation.bootstrap import Estimate, Partials, finish, leads, merge
 from llmrec_pipeline.evaluation.counted import Counted, Recipe, count
-from llmrec_pipeline.evaluation.evaluator import Task, Users, evaluate_block, head_items
+from llmrec_pipeline.evaluation.evaluator import Task, Users, evaluate_block
 from llmrec_pipeline.evaluation.lists import self_information
 from llmrec_pipeline.evaluation.tuned import Choice, K, Pool, pool, tune, weighted_sum
 from llmrec_pipeline.interest.cancelling import known_types
 from llmrec_pipeline.interest.data import Histories
+from llmrec_pipeline.interest.popularity import head_items
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.recommendation import candidate_mask
 from llmrec_pipeline.recommendation.scorer import Scorer, Scores

@@ -10,7 +10,7 @@ from scipy import sparse
 from llmrec_pipeline.errors import InputError
 from llmrec_pipeline.evaluation import Estimate, Partials, Task, Users, evaluate_block, finish, leads, merge
 from llmrec_pipeline.evaluation.bootstrap import poisson_weights
-from llmrec_pipeline.evaluation.evaluator import head_items
+from llmrec_pipeline.interest.popularity import head_items
 from llmrec_pipeline.recommendation import Targets
 
 ITEMS = np.array([f"i{number}" for number in range(8)])
