@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmrec_pipeline.errors import PipelineError
 
@@ -41,6 +41,11 @@ def get_session(app_name: str) -> "SparkSession":
     # an insert-only merge reads its source once, and needs no copy of it; Warehouse.upsert keeps one of its own
     spark.conf.set("spark.databricks.delta.merge.materializeSource", "none")
     return spark
+
+
+def java_class(spark: "SparkSession", name: str) -> Any:
+    """A class of the JVM by its full name; for each part of a dotted `jvm.org.apache...` py4j would search all jars."""
+    return getattr(spark._jvm, name)
 
 
 def _require_java() -> None:

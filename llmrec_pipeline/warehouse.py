@@ -26,6 +26,7 @@ from pyspark.sql.types import StructType
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from llmrec_pipeline.errors import TableError
+from llmrec_pipeline.session import java_class
 from llmrec_pipeline.tables import TABLES, Table
 
 PATIENCE_SECONDS = 3
@@ -61,8 +62,7 @@ class Warehouse:
 
     def _log(self, name: str) -> tuple[Any, Any]:
         """The folder of the table's commits and its file system, as Hadoop's classes."""
-        jvm: Any = self.spark._jvm
-        log = jvm.org.apache.hadoop.fs.Path(f"{self.path(name)}/_delta_log")
+        log = java_class(self.spark, "org.apache.hadoop.fs.Path")(f"{self.path(name)}/_delta_log")
         return log, log.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration())
 
     def schema(self, name: str) -> StructType:
@@ -116,8 +116,8 @@ class Warehouse:
             system.delete(log, True)
 
     def _check_owner(self, table: Table) -> None:
-        jvm: Any = self.spark._jvm
-        properties = jvm.scala.jdk.javaapi.CollectionConverters.asJava(self._snapshot(table.name).metadata().configuration())
+        as_java = java_class(self.spark, "scala.jdk.javaapi.CollectionConverters").asJava
+        properties = as_java(self._snapshot(table.name).metadata().configuration())
         owner = properties.get("llmrec.domain")
         if owner != self.domain:
             raise TableError(
@@ -132,9 +132,9 @@ class Warehouse:
 
     def _snapshot(self, name: str) -> Any:
         """The table as its log stands: Delta's own class, of a pinned version, as a query for any part of it takes three times as long or more."""
-        jvm: Any = self.spark._jvm
+        log = java_class(self.spark, "org.apache.spark.sql.delta.DeltaLog")
         with _readable(self.path(name)):
-            return jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(self.spark._jsparkSession, self.path(name))._2()
+            return log.forTableWithSnapshot(self.spark._jsparkSession, self.path(name))._2()
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
         """The table as it stands whenever it is looked at, or at one version.
@@ -185,10 +185,25 @@ class Warehouse:
         return str(self._snapshot(name).metadata().id())
 
     def data_version(self, name: str) -> str:
-        """Table id and last version that changed rows: what a hash of inputs takes (DESIGN 2, Versions)."""
-        table = DeltaTable.forPath(self.spark, self.path(name))
-        changed = only_row(table.history().where(F.col("operation").isin(*CHANGING)).agg(F.max("version")))[0]
-        return f"{name}:{self._snapshot(name).metadata().id()}@{changed}"
+        """Table id and last version that changed rows: what a hash of inputs takes (DESIGN 2, Versions).
+
+        Raises:
+            TableError: the table does not exist.
+        """
+        table_id, log = self.table_id(name), self._snapshot(name).deltaLog()
+        versions = range(self.version(name), -1, -1)
+        return f"{name}:{table_id}@{next((version for version in versions if self._operation(log, version) in CHANGING), None)}"
+
+    def _operation(self, log: Any, version: int) -> str | None:
+        """What the commit of a version did, from its first lines: `history()` is a Spark job. None where the log keeps it no more."""
+        commit = java_class(self.spark, "org.apache.spark.sql.delta.util.FileNames").unsafeDeltaFile(log.logPath(), version)
+        hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()
+        if not commit.getFileSystem(hadoop).exists(commit):
+            return None
+        info = java_class(self.spark, "org.apache.spark.sql.delta.DeltaHistoryManager").getCommitInfoOpt(
+            log.store(), commit, hadoop
+        )
+        return str(info.get().operation()) if info.isDefined() else None
 
     @retry_conflicts
     def insert_new(self, name: str, rows: DataFrame, predicate: str = "true") -> int:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from pyspark.sql import SparkSession
 
 from llmrec_pipeline.errors import InputError
+from llmrec_pipeline.session import java_class
 
 ARCHIVES = (".zip", ".7z", ".rar", ".xz", ".tar", ".tgz")
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate")
@@ -74,7 +75,7 @@ def list_files(spark: SparkSession, patterns: tuple[str, ...], *, text: bool) ->
 
 
 def _walk(spark: SparkSession, pattern: str) -> list[File] | None:
-    path = _jvm(spark).org.apache.hadoop.fs.Path(pattern)
+    path = java_class(spark, "org.apache.hadoop.fs.Path")(pattern)
     system = path.getFileSystem(_hadoop(spark))
     matched = system.globStatus(path)
     return [file for status in matched for file in _below(system, status)] if matched else None
@@ -119,7 +120,7 @@ def _fault(spark: SparkSession, file: File) -> str | None:
     try:
         stream = _open(spark, file)
         try:
-            stream.transferTo(_jvm(spark).java.io.OutputStream.nullOutputStream())
+            stream.transferTo(java_class(spark, "java.io.OutputStream").nullOutputStream())
         finally:
             stream.close()
     except Exception as error:  # Java's, by way of py4j: truncated, not in that format, no such codec here
@@ -132,7 +133,7 @@ def first_line(spark: SparkSession, file: File, charset: str) -> str | None:
     """The first line with content, without line ending and byte-order mark; null where there is none."""
     stream = _open(spark, file)
     try:
-        lines = _jvm(spark).java.io.BufferedReader(_jvm(spark).java.io.InputStreamReader(stream, charset))
+        lines = java_class(spark, "java.io.BufferedReader")(java_class(spark, "java.io.InputStreamReader")(stream, charset))
         while (line := lines.readLine()) is not None:
             content = str(line).removeprefix("\ufeff")
             if content.strip():
@@ -146,10 +147,10 @@ def first_line(spark: SparkSession, file: File, charset: str) -> str | None:
 
 def sha256(spark: SparkSession, file: File) -> str:
     """SHA-256 of a file's bytes, as they lie."""
-    path = _jvm(spark).org.apache.hadoop.fs.Path(file.path)
+    path = java_class(spark, "org.apache.hadoop.fs.Path")(file.path)
     stream = path.getFileSystem(_hadoop(spark)).open(path)
     try:
-        return str(_jvm(spark).org.apache.commons.codec.digest.DigestUtils.sha256Hex(stream))
+        return str(java_class(spark, "org.apache.commons.codec.digest.DigestUtils").sha256Hex(stream))
     finally:
         stream.close()
 
@@ -160,14 +161,10 @@ def literal_paths(files: tuple[File, ...]) -> list[str]:
 
 
 def _open(spark: SparkSession, file: File) -> Any:
-    path = _jvm(spark).org.apache.hadoop.fs.Path(file.path)
+    path = java_class(spark, "org.apache.hadoop.fs.Path")(file.path)
     stream = path.getFileSystem(_hadoop(spark)).open(path)
-    codec = _jvm(spark).org.apache.hadoop.io.compress.CompressionCodecFactory(_hadoop(spark)).getCodec(path)
+    codec = java_class(spark, "org.apache.hadoop.io.compress.CompressionCodecFactory")(_hadoop(spark)).getCodec(path)
     return stream if codec is None else codec.createInputStream(stream)
-
-
-def _jvm(spark: SparkSession) -> Any:
-    return spark._jvm
 
 
 def _hadoop(spark: SparkSession) -> Any:

@@ -107,12 +107,16 @@ def _text_vectors(
     wanted = hashes.filter(F.col("text_hash").isNotNull()).distinct()
     found = wanted.join(known, on="text_hash", how="left").orderBy("text_hash").toArrow()
     with_vector = found.filter(pa.compute.is_valid(found["embedding"]))
-    refused = run.warehouse.read("quarantine").filter((F.col("stage") == "encode") & (F.col("source") == encoder_id)).count()
-    if len(found) - len(with_vector) > refused:
-        missing = len(found) - len(with_vector)
+    missing = len(found) - len(with_vector)
+    if missing and missing > _refused(run, encoder_id):
         raise TableError(f"{missing} of {len(found)} texts have no vector under encoder {encoder_id}; run jobs/encode.py first")
     flat = with_vector["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return tuple(with_vector["text_hash"].to_pylist()), flat.reshape(len(with_vector), dimensions).astype(np.float32)
+
+
+def _refused(run: Run, encoder_id: str) -> int:
+    """How many texts the encoder could not encode."""
+    return run.warehouse.read("quarantine").filter((F.col("stage") == "encode") & (F.col("source") == encoder_id)).count()
 
 
 def _daily_counts(run: Run, catalogue: Catalogue, event_types: tuple[str, ...], until: int) -> DailyCounts:

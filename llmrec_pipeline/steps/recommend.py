@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +53,12 @@ def publish(run: Run, head: Head) -> None:
         return
     publication = list_id(run.settings, head.head_version, until, data_versions(run, _inputs(run)))
     run.versions["list_id"] = publication
-    if not _missing(run, publication):
+    missing = _missing(run, publication, query)
+    if not missing:
         log.info("recommend: the lists %s of %s are published", publication, day_of(until - 1))
         run.wrote(*TABLES)
         return
+    looked_at = {name: run.inputs[name] for name in TABLES}
     with run.stage("read"):
         dataset = load_dataset(run, until)
         neighbours = read_neighbours(run, head.head_version, dataset.catalogue)
@@ -74,7 +77,7 @@ def publish(run: Run, head: Head) -> None:
         _check(run, made, scorer)
         lists = made.filter(F.col("rank") > 0)
     with run.stage("write"):
-        _publish(run, query, publication, lists, scorer, dataset)
+        _publish(run, query, publication, lists, scorer, dataset, (looked_at, missing))
     made.unpersist()
     run.wrote(*TABLES)
 
@@ -169,21 +172,24 @@ def basis_of(scores: Scores, states: States) -> npt.NDArray[np.str_]:
 def _lists(run: Run, head: Head, ranker: Ranker, until: int, query: Query) -> DataFrame:
     """Lists of who has a state, and of who is known only by what was shown to them."""
     seen = run.read("user_sequences").filter(F.col("event_date") < F.lit(day_of(until))).select("user_id").distinct()
-    strangers = _shown_users(run, query).join(seen, on="user_id", how="left_anti")
-    states = run.read("interest_states").filter(F.col("state_version") == head.state_version)
-    states = states.join(seen, on="user_id", how="left_semi").drop("state_version", "fingerprint")
-    run.counts["users"] = seen.count() + strangers.count()
+    shown = _shown_users(run, query)
+    run.counts["users"] = (seen.union(shown).distinct() if shown else seen).count()
     buckets = max(1, -(-run.counts["users"] // USERS_PER_BUCKET))
     shared = run.spark.sparkContext.broadcast(ranker)
-    by_bucket = [with_bucket(users, buckets).groupBy("bucket") for users in (states, strangers)]
-    known = by_bucket[0].applyInArrow(lambda rows: shared.value(rows.drop_columns(["bucket"])), schema=LIST_SCHEMA)
-    return known.union(by_bucket[1].applyInArrow(lambda rows: shared.value.without_history(rows), schema=LIST_SCHEMA))
+    states = run.read("interest_states").filter(F.col("state_version") == head.state_version)
+    states = states.join(seen, on="user_id", how="left_semi").drop("state_version", "fingerprint")
+    by_bucket = with_bucket(states, buckets).groupBy("bucket")
+    known = by_bucket.applyInArrow(lambda rows: shared.value(rows.drop_columns(["bucket"])), schema=LIST_SCHEMA)
+    if shown is None:
+        return known
+    by_bucket = with_bucket(shown.join(seen, on="user_id", how="left_anti"), buckets).groupBy("bucket")
+    return known.union(by_bucket.applyInArrow(lambda rows: shared.value.without_history(rows), schema=LIST_SCHEMA))
 
 
-def _shown_users(run: Run, query: Query) -> DataFrame:
-    """Users to whom something was shown before the moment of the query: user_id."""
+def _shown_users(run: Run, query: Query) -> DataFrame | None:
+    """Users to whom something was shown before the moment of the query: user_id. None where nothing ever was."""
     if not run.warehouse.exists("impressions"):
-        return run.spark.createDataFrame([], "user_id string")
+        return None
     shown = run.read("impressions").filter((F.col("shown_at") < moment_of(query)) & F.col("user_id").isNotNull())
     return shown.select("user_id").distinct()
 
@@ -222,19 +228,37 @@ def _check(run: Run, lists: DataFrame, scorer: Scorer) -> None:
         log.info("recommend: %d users have no list, every item is known to them", totals["without"])
 
 
-def _missing(run: Run, publication: str) -> list[str]:
-    return [name for name in TABLES if run.read(name).filter(F.col("list_id") == publication).isEmpty()]
+def _missing(run: Run, publication: str, query: Query) -> list[str]:
+    """The tables that do not hold the publication."""
+    its_own = (F.col("as_of") == moment_of(query)) & (F.col("list_id") == publication)
+    names = [run.read(name).filter(its_own).select(F.lit(name).alias("name")) for name in TABLES]
+    holding = {row["name"] for row in reduce(DataFrame.union, names).distinct().collect()}
+    return [name for name in TABLES if name not in holding]
 
 
 @retry_conflicts
-def _publish(run: Run, query: Query, publication: str, lists: DataFrame, scorer: Scorer, dataset: Dataset) -> None:
+def _publish(
+    run: Run,
+    query: Query,
+    publication: str,
+    lists: DataFrame,
+    scorer: Scorer,
+    dataset: Dataset,
+    looked: tuple[dict[str, int], list[str]],
+) -> None:
     """The log first and the current lists last: who sees a current list finds it in the log.
 
-    Another run may have published while this one scored, or publishes now: what stands is looked at again, at each try.
+    Another run may have published while this one scored, or publishes now: where a table's version is no longer the one that was
+    looked at, what stands is looked at again, at each try.
+
+    Args:
+        looked: the versions of TABLES at a first look, and those of them that lacked the publication then.
     """
-    if _later_lists_stand(run, query):
-        return
-    warehouse, missing = run.warehouse, _missing(run, publication)
+    warehouse, (looked_at, missing) = run.warehouse, looked
+    if {name: warehouse.version(name) for name in TABLES} != looked_at:
+        if _later_lists_stand(run, query):
+            return
+        missing = _missing(run, publication, query)
     if "recommendation_log" in missing:
         warehouse.append("recommendation_log", lists.select(*RECOMMENDATION_LOG.column_names))
     if "default_recommendations" in missing:

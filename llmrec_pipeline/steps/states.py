@@ -38,13 +38,15 @@ class Advancer:
 
 
 def advance_states(run: Run, model: InterestModel, dataset: Dataset, state_version: str, until: int) -> None:
-    """Brings the states of a version to the start of the date `until` (days since 1970-01-01), in one MERGE."""
+    """Brings the states of a version to the start of the date `until` (days since 1970-01-01), in one commit."""
     warehouse = run.warehouse
     warehouse.create(["interest_states"])
     sequences = run.read("user_sequences").filter(F.col("event_date") < F.lit(day_of(until)))
     states = warehouse.read("interest_states").filter(F.col("state_version") == state_version)
     changed = changed_users(sequences, states).persist()
-    totals = only_row(changed.agg(F.count(F.lit(1)).alias("n"), F.count("since").alias("advanced")))
+    totals = only_row(
+        changed.agg(F.count(F.lit(1)).alias("n"), F.count("since").alias("advanced"), F.count_if("known").alias("known"))
+    )
     run.counts |= {
         "users_changed": totals["n"],
         "users_advanced": totals["advanced"],
@@ -60,17 +62,20 @@ def advance_states(run: Run, model: InterestModel, dataset: Dataset, state_versi
             raise TableError(
                 f"{final.count()} states came of {totals['n']} changed users; nothing was written, this is a defect, please report it"
             )
-        warehouse.upsert("interest_states", final, f"t.state_version = '{state_version}'")
+        of_version = f"t.state_version = '{state_version}'"
+        inserted = 0 if totals["known"] else warehouse.insert_new("interest_states", final, of_version)  # half of a MERGE's time
+        if inserted < totals["n"]:  # there are states to replace, or another run has written some meanwhile
+            warehouse.upsert("interest_states", final, of_version)
         final.unpersist()
     changed.unpersist()
     run.wrote("interest_states")
 
 
 def changed_users(sequences: DataFrame, states: DataFrame) -> DataFrame:
-    """Users whose state is not that of `sequences`: user_id, fingerprint, since.
+    """Users whose state is not that of `sequences`: user_id, fingerprint, since, known.
 
-    `since` is the last date that the state has seen, when all it has seen stands; null: replay from the start. Only keys and
-    fingerprints are read (law 4).
+    `known` says that there is a state. `since` is the last date that the state has seen, when all it has seen stands; null: replay
+    from the start. Only keys and fingerprints are read (law 4).
     """
     known = states.select("user_id", F.date_from_unix_date("last_day").alias("last_date"), F.col("fingerprint").alias("seen"))
     rows = sequences.select("user_id", "event_date", "fingerprint").join(known, on="user_id", how="left")
@@ -83,7 +88,7 @@ def changed_users(sequences: DataFrame, states: DataFrame) -> DataFrame:
     )
     since = F.when(F.col("old") == F.col("seen"), F.col("last_date"))
     changed = users.filter(~F.col("fingerprint").eqNullSafe(F.col("seen")))
-    return changed.select("user_id", "fingerprint", since.alias("since"))
+    return changed.select("user_id", "fingerprint", since.alias("since"), F.col("seen").isNotNull().alias("known"))
 
 
 def _advanced(
