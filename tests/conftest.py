@@ -1,12 +1,14 @@
 """One Spark session for the whole suite, and small domains to run jobs on."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
 from llmrec_pipeline.cli import run_step
@@ -14,6 +16,8 @@ from llmrec_pipeline.config import Settings, load_settings
 from llmrec_pipeline.session import get_session
 from llmrec_pipeline.tracking import Run
 
+# read where numpy and torch are loaded: the suite's processes share the cores, and with two threads each took twice the processor time
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parent.parent
 PLAIN_ENCODER = ("encoder.backend=torch", "encoder.precision=fp32")  # not measured anew in each of the suite's warehouses
 TINY = {
@@ -43,9 +47,18 @@ def spark() -> Iterator[SparkSession]:
     session.stop()
 
 
+@pytest.fixture(scope="session")
+def tracking_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store, to be copied: MLflow takes seconds to make one."""
+    file = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
-def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+def make_settings(tracking_store: Path, tmp_path: Path) -> Callable[..., Settings]:
     """Writes a domain's YAML into an empty folder and loads it, with a warehouse and a tracking store beside it."""
+    shutil.copy(tracking_store, tmp_path / "mlflow.db")
 
     def make(domain: dict[str, Any], *overrides: str) -> Settings:
         file = tmp_path / f"{domain['name']}.yaml"

@@ -92,9 +92,10 @@ TABLES = (
 
 
 @pytest.fixture(scope="session")
-def clicks(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path_:
+def clicks(spark: SparkSession, tracking_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path_:
     """The whole path on the click example; read only."""
     path = Path_(spark, tmp_path_factory.mktemp("clicks"))
+    shutil.copy(tracking_store, path.folder)
     path.run()
     return path
 
@@ -108,10 +109,11 @@ MakePath = Callable[..., Path_]
 
 
 @pytest.fixture
-def make_path(spark: SparkSession, tmp_path: Path) -> MakePath:
+def make_path(spark: SparkSession, tracking_store: Path, tmp_path: Path) -> MakePath:
     def make(name: str, domain: str = "ecommerce", *more: str) -> Path_:
         folder = tmp_path / name
         folder.mkdir()
+        shutil.copy(tracking_store, folder)
         return Path_(spark, folder, domain, more)
 
     return make
