@@ -227,11 +227,17 @@ class Warehouse:
         return int(inserted.get["n"])
 
     @retry_conflicts
-    def upsert(self, name: str, rows: DataFrame, predicate: str = "true", delete: str | None = None) -> int:
+    def upsert(
+        self, name: str, rows: DataFrame, predicate: str = "true", delete: str | None = None, update_if: str = "true"
+    ) -> int:
         """Replaces rows of equal key and inserts the others, in one commit; returns how many were inserted.
 
         Args:
-            delete: name of a boolean column of `rows`; where true the target's row is removed. It is not written.
+            name: the table.
+            rows: its columns, distinct in its key; other columns are not written.
+            predicate: as for `insert_new`.
+            delete: name of a boolean column of `rows`; where true the target's row is removed.
+            update_if: a condition on the target `t` and the row `s` that would replace it; elsewhere the target's row stands.
         """
         if name in self.rebuilding:
             return self._replace(name, rows.filter(f"NOT {delete}").drop(delete) if delete else rows)
@@ -242,7 +248,7 @@ class Warehouse:
         if delete:
             merge = merge.whenMatchedDelete(f"s.{delete}")
         condition = f"NOT s.{delete}" if delete else "true"
-        metrics = merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(condition, values=values).execute()
+        metrics = merge.whenMatchedUpdate(update_if, set=values).whenNotMatchedInsert(condition, values=values).execute()
         return int(only_row(metrics)["num_inserted_rows"])
 
     def _replace(self, name: str, rows: DataFrame) -> int:
@@ -253,9 +259,19 @@ class Warehouse:
             self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` SET TBLPROPERTIES ('llmrec.mapping' = '{self.mapping_hash}')")
         return self.read(name).count()
 
-    def overwrite(self, name: str, rows: DataFrame) -> None:
-        """Replaces all rows in one commit."""
+    @retry_conflicts
+    def overwrite(self, name: str, rows: DataFrame, unless: Column | None = None) -> None:
+        """Replaces all rows in one commit.
+
+        Args:
+            name: the table.
+            rows: what it is to hold.
+            unless: a condition on rows of the table; where one meets it at the time of the commit, those stay and `rows` are not written.
+        """
         self._check_columns(name, rows)
+        if unless is not None:  # Delta notes what a write reads of its own table: a commit that is overtaken is tried again
+            standing = self.read(name).filter(unless)
+            rows = rows.join(standing.limit(1), how="left_anti").unionByName(standing)
         rows.select(*TABLES[name].column_names).write.format("delta").mode("overwrite").save(self.path(name))
 
     def append(self, name: str, rows: DataFrame) -> None:

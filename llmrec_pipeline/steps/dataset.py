@@ -135,8 +135,9 @@ def _daily_counts(run: Run, catalogue: Catalogue, event_types: tuple[str, ...], 
 
 
 def sequences_before(run: Run, until: int) -> DataFrame:
-    """COLUMNS of `user_sequences` of dates before `until`."""
-    return run.read("user_sequences").filter(F.col("event_date") < F.lit(day_of(until))).select(*COLUMNS)
+    """COLUMNS and fingerprint of `user_sequences` of dates before `until`, as the table stands now."""
+    rows = run.read("user_sequences", pinned=True).filter(F.col("event_date") < F.lit(day_of(until)))
+    return rows.select(*COLUMNS, "fingerprint")
 
 
 @contextmanager

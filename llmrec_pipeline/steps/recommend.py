@@ -16,13 +16,13 @@ from llmrec_pipeline.interest.data import Query
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.recommendation import top_k
 from llmrec_pipeline.recommendation.scorer import Scorer, Scores
-from llmrec_pipeline.steps.dataset import Dataset, day_number, day_of, load_dataset
+from llmrec_pipeline.steps.dataset import day_number, day_of, load_dataset, sequences_before
 from llmrec_pipeline.steps.heads import Head, make_scorer, query_at, read_neighbours, serving_head
 from llmrec_pipeline.steps.states import USERS_PER_BUCKET, advance_states, with_bucket
 from llmrec_pipeline.steps.versions import data_versions, list_id
 from llmrec_pipeline.tables import DEFAULT_RECOMMENDATIONS, RECOMMENDATION_LOG, RECOMMENDATIONS
 from llmrec_pipeline.tracking import Run
-from llmrec_pipeline.warehouse import only_row, retry_conflicts
+from llmrec_pipeline.warehouse import only_row
 
 log = logging.getLogger("llmrec")
 TABLES = ("recommendations", "default_recommendations", "recommendation_log")
@@ -48,7 +48,9 @@ def publish(run: Run, head: Head) -> None:
     """
     until = last_day(run) + 1
     query = query_at(until, run.settings.domain)
-    if _later_lists_stand(run, query):
+    later = later_lists(run, query)
+    if later:
+        log.info("recommend: lists as of %s stand, later than the end of %s; nothing to publish", later, day_of(until - 1))
         run.wrote(*TABLES)
         return
     publication = list_id(run.settings, head.head_version, until, data_versions(run, _inputs(run)))
@@ -58,36 +60,23 @@ def publish(run: Run, head: Head) -> None:
         log.info("recommend: the lists %s of %s are published", publication, day_of(until - 1))
         run.wrote(*TABLES)
         return
-    looked_at = {name: run.inputs[name] for name in TABLES}
     with run.stage("read"):
         dataset = load_dataset(run, until)
         neighbours = read_neighbours(run, head.head_version, dataset.catalogue)
     with run.stage("states"):
-        advance_states(run, head.model, dataset, head.state_version, until)
+        sequences = sequences_before(run, until)
+        states = advance_states(run, head.model, dataset, head.state_version, until, sequences)
     scorer = make_scorer(run, head, dataset, query, neighbours)
     with run.stage("score"):
-        lists = _lists(
-            run,
-            head,
-            Ranker(scorer, dataset.titles, run.settings.pipeline.recommend.top_k, run.settings.pipeline.seed),
-            until,
-            query,
-        )
+        ranker = Ranker(scorer, dataset.titles, run.settings.pipeline.recommend.top_k, run.settings.pipeline.seed)
+        lists = _lists(run, ranker, sequences.select("user_id").distinct(), states, query)
         made = _published(lists, head, publication, query).persist()
         _check(run, made, scorer)
         lists = made.filter(F.col("rank") > 0)
     with run.stage("write"):
-        _publish(run, query, publication, lists, scorer, dataset, (looked_at, missing))
+        _publish(run, query, publication, lists, ranker, missing)
     made.unpersist()
     run.wrote(*TABLES)
-
-
-def _later_lists_stand(run: Run, query: Query) -> bool:
-    later = later_lists(run, query)
-    if later:
-        day = day_of(query.day - 1)
-        log.info("recommend: lists as of %s stand, later than the end of %s; nothing to publish", later, day)
-    return later is not None
 
 
 def later_lists(run: Run, query: Query) -> datetime | None:
@@ -169,16 +158,13 @@ def basis_of(scores: Scores, states: States) -> npt.NDArray[np.str_]:
     return np.where(behaviours == 0, "no_history", np.where(behaviours == 1, "one_event", "joint"))
 
 
-def _lists(run: Run, head: Head, ranker: Ranker, until: int, query: Query) -> DataFrame:
-    """Lists of who has a state, and of who is known only by what was shown to them."""
-    seen = run.read("user_sequences").filter(F.col("event_date") < F.lit(day_of(until))).select("user_id").distinct()
+def _lists(run: Run, ranker: Ranker, seen: DataFrame, states: DataFrame, query: Query) -> DataFrame:
+    """Lists of who was seen and has a state, and of who is known only by what was shown to them."""
     shown = _shown_users(run, query)
     run.counts["users"] = (seen.union(shown).distinct() if shown else seen).count()
     buckets = max(1, -(-run.counts["users"] // USERS_PER_BUCKET))
     shared = run.spark.sparkContext.broadcast(ranker)
-    states = run.read("interest_states").filter(F.col("state_version") == head.state_version)
-    states = states.join(seen, on="user_id", how="left_semi").drop("state_version", "fingerprint")
-    by_bucket = with_bucket(states, buckets).groupBy("bucket")
+    by_bucket = with_bucket(states.join(seen, on="user_id", how="left_semi"), buckets).groupBy("bucket")
     known = by_bucket.applyInArrow(lambda rows: shared.value(rows.drop_columns(["bucket"])), schema=LIST_SCHEMA)
     if shown is None:
         return known
@@ -236,38 +222,20 @@ def _missing(run: Run, publication: str, query: Query) -> list[str]:
     return [name for name in TABLES if name not in holding]
 
 
-@retry_conflicts
-def _publish(
-    run: Run,
-    query: Query,
-    publication: str,
-    lists: DataFrame,
-    scorer: Scorer,
-    dataset: Dataset,
-    looked: tuple[dict[str, int], list[str]],
-) -> None:
+def _publish(run: Run, query: Query, publication: str, lists: DataFrame, ranker: Ranker, missing: list[str]) -> None:
     """The log first and the current lists last: who sees a current list finds it in the log.
 
-    Another run may have published while this one scored, or publishes now: where a table's version is no longer the one that was
-    looked at, what stands is looked at again, at each try.
-
-    Args:
-        looked: the versions of TABLES at a first look, and those of them that lacked the publication then.
+    Another run may publish meanwhile: the log takes each place once, and lists of a later day stand.
     """
-    warehouse, (looked_at, missing) = run.warehouse, looked
-    if {name: warehouse.version(name) for name in TABLES} != looked_at:
-        if _later_lists_stand(run, query):
-            return
-        missing = _missing(run, publication, query)
+    warehouse, later = run.warehouse, F.col("as_of") > moment_of(query)
     if "recommendation_log" in missing:
-        warehouse.append("recommendation_log", lists.select(*RECOMMENDATION_LOG.column_names))
+        log_rows = lists.select(*RECOMMENDATION_LOG.column_names)
+        warehouse.insert_new("recommendation_log", log_rows, f"t.list_id = '{publication}'")
     if "default_recommendations" in missing:
-        recommend_config = run.settings.pipeline.recommend
-        ranker = Ranker(scorer, dataset.titles, recommend_config.top_k, run.settings.pipeline.seed)
-        nobody = ranker.lists(States.empty(np.array(["all"]), scorer.model.layout))
+        nobody = ranker.lists(States.empty(np.array(["all"]), ranker.scorer.model.layout))
         rows = run.spark.createDataFrame(nobody, LIST_SCHEMA).filter(F.col("rank") > 0)
         versions = lists.select("head_version", "list_id", "as_of").limit(1)
         default = rows.withColumnRenamed("user_id", "segment").drop("list_id").crossJoin(versions)
-        warehouse.overwrite("default_recommendations", default.select(*DEFAULT_RECOMMENDATIONS.column_names))
+        warehouse.overwrite("default_recommendations", default.select(*DEFAULT_RECOMMENDATIONS.column_names), unless=later)
     if "recommendations" in missing:
-        warehouse.overwrite("recommendations", lists)
+        warehouse.overwrite("recommendations", lists, unless=later)

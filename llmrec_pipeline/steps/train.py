@@ -310,7 +310,9 @@ def _complete(run: Run, head: Head, fitted: tuple[Dataset, Similarities] | None,
         with run.stage("neighbours"):
             _write_neighbours(run, head, *fitted)
     with run.stage("states"):
-        advance_states(run, head.model, load_dataset(run, last + 1), head.state_version, last + 1)
+        advance_states(
+            run, head.model, load_dataset(run, last + 1), head.state_version, last + 1, sequences_before(run, last + 1)
+        )
 
 
 def _write_neighbours(run: Run, head: Head, dataset: Dataset, found: Similarities) -> None:

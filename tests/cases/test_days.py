@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,14 @@ from llmrec_pipeline.config import Settings, load_settings
 from llmrec_pipeline.errors import InputError
 from llmrec_pipeline.steps import ingest as ingest_step
 from llmrec_pipeline.steps import recommend as recommend_step
+from llmrec_pipeline.steps import states as states_step
 from llmrec_pipeline.warehouse import Warehouse
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent
 JOBS = ("ingest", "textualise", "encode", "recommend")
-DAYS = ("2024-01-29", "2024-01-30", "2024-01-31")
+DAYS = ("2024-01-29", "2024-01-30")
+PUBLISHED = ("interest_states", "recommendations", "default_recommendations", "recommendation_log")
 Settings_ = Callable[[str], Settings]
 KEYS = {
     "events": ("event_id",),
@@ -62,7 +63,7 @@ SMALL = (
 def made_log() -> dict[str, list[str]]:
     """Lines by day of January 2024: forty readers, a few things a day, some of them new ones on the delivered days."""
     draw, lines = np.random.default_rng(7), {}
-    for day in range(1, 32):
+    for day in range(1, 31):
         date, newest = f"2024-01-{day:02}", 20 + max(0, day - 26)
         rows = []
         for user in np.flatnonzero(draw.random(40) < 0.4):
@@ -118,13 +119,14 @@ def undisturbed(base: Path) -> Path:
     return delivered(base, "undisturbed", *DAYS)
 
 
-@pytest.fixture(scope="module")
-def items_in_turn(base: Path) -> pl.DataFrame:
-    """The items once two days were read one after the other."""
-    folder = delivered(base, "in-turn")
-    for day in DAYS[:2]:
-        run_step("ingest", settings_in(base, folder)(day))
-    return _read(folder, "items").sort(KEYS["items"])
+def encoded(base: Path, undisturbed: Path, name: str) -> Path:
+    """The tables of DAYS' runs, without what recommend wrote, in a folder of their own."""
+    folder = base / name
+    shutil.copytree(undisturbed, folder)
+    for table in PUBLISHED:
+        shutil.rmtree(folder / "shop" / table)
+    shutil.copytree(base / "base/shop/interest_states", folder / "shop/interest_states")
+    return folder
 
 
 def versions(folder: Path) -> dict[str, int]:
@@ -146,9 +148,13 @@ def _read(folder: Path, name: str) -> pl.DataFrame:
     return rows.with_columns(own=ids, decayed=numbers[0], total=numbers[1])
 
 
-def assert_same_tables(folder: Path, expected: Path) -> None:
+def items_of(folder: Path) -> pl.DataFrame:
+    return _read(folder, "items").sort(KEYS["items"])
+
+
+def assert_same_tables(folder: Path, expected: Path, keys: dict[str, tuple[str, ...]] = KEYS) -> None:
     """Keys, strings and whole numbers equal, floats to 1e-5; the texts of an order that did not last may stay."""
-    tables = [[_read(root, name).sort(key) for name, key in KEYS.items()] for root in (folder, expected)]
+    tables = [[_read(root, name).sort(key) for name, key in keys.items()] for root in (folder, expected)]
     for mine, theirs in zip(*tables, strict=True):
         kept = [column for column in mine.columns if column not in ("list_id", *FLOATS)]
         assert mine.select(kept).equals(theirs.select(kept))
@@ -182,14 +188,12 @@ def test_25_a_back_fill_while_the_daily_run_is_on_loses_nothing(base: Path, undi
     settings = settings_in(base, folder)
     with ThreadPoolExecutor(2) as pool:
         for job in JOBS:
-            list(pool.map(lambda day, job=job: run_step(job, settings(day)), DAYS[:2]))
-    for job in JOBS:
-        run_step(job, settings(DAYS[2]))
+            list(pool.map(lambda day, job=job: run_step(job, settings(day)), DAYS))
     assert_same_tables(folder, undisturbed)
 
 
 def test_25_a_day_that_is_read_while_another_writes_items_leaves_no_row_of_what_it_missed(
-    base: Path, items_in_turn: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+    base: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The later day has derived its items, and commits them; the whole of the day before comes between."""
     folder = delivered(base, "between")
@@ -203,11 +207,11 @@ def test_25_a_day_that_is_read_while_another_writes_items_leaves_no_row_of_what_
     monkeypatch.setattr(Warehouse, "upsert", overtaken)
     run_step("ingest", settings(DAYS[1]))
     assert Warehouse.upsert is upsert
-    assert _read(folder, "items").sort(KEYS["items"]).equals(items_in_turn)
+    assert items_of(folder).equals(items_of(undisturbed))
 
 
 def test_25_a_day_killed_before_its_items_is_ended_by_its_retry_though_another_day_ended_meanwhile(
-    base: Path, items_in_turn: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+    base: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = delivered(base, "killed")
     settings = settings_in(base, folder)
@@ -219,26 +223,29 @@ def test_25_a_day_killed_before_its_items_is_ended_by_its_retry_though_another_d
         patched.setattr(ingest_step, "_write_items", killed)
         with pytest.raises(KeyboardInterrupt):
             run_step("ingest", settings(DAYS[1]))
-    for day in (*DAYS[:2], DAYS[1]):
+    for day in (*DAYS, DAYS[1]):
         run_step("ingest", settings(day))
     assert versions(folder)["items"] == 3  # made, filled by the base, then one commit by each of the days
-    assert _read(folder, "items").sort(KEYS["items"]).equals(items_in_turn)
+    assert items_of(folder).equals(items_of(undisturbed))
 
 
-def test_25_an_older_day_that_ends_later_does_not_set_the_lists_back(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The back-fill has looked whether later lists stand, and scores; meanwhile the daily run publishes."""
-    folder = delivered(base, "overtaken")
-    settings, check = settings_in(base, folder), recommend_step._check
-    for day in DAYS[:2]:
-        for job in JOBS[:3]:
-            run_step(job, settings(day))
+@pytest.mark.parametrize("point", ["states._advanced", "recommend._check"])
+@pytest.mark.parametrize(("first", "second"), [DAYS, DAYS[::-1]], ids=["by-newer", "by-older"])
+def test_25_a_recommend_that_another_day_overtakes_leaves_what_both_in_turn_would(
+    base: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, point: str, first: str, second: str
+) -> None:
+    """The first has looked at what stands, lists and states, and derives its own; the whole of the second comes between."""
+    folder = encoded(base, undisturbed, f"overtaken-{point}-{first}")
+    settings, module, name = settings_in(base, folder), *point.split(".")
+    target = {"states": states_step, "recommend": recommend_step}[module]
+    undisturbed_call = getattr(target, name)
 
-    def overtaken(*given: Any) -> None:
-        monkeypatch.setattr(recommend_step, "_check", check)
-        run_step("recommend", settings(DAYS[1]))
-        check(*given)
+    def overtaken(*given: Any) -> Any:
+        monkeypatch.setattr(target, name, undisturbed_call)
+        run_step("recommend", settings(second))
+        return undisturbed_call(*given)
 
-    monkeypatch.setattr(recommend_step, "_check", overtaken)
-    run_step("recommend", settings(DAYS[0]))
-    for name in ("recommendations", "default_recommendations"):
-        assert pl.read_delta(str(folder / "shop" / name))["as_of"].unique().to_list() == [datetime(2024, 1, 31, tzinfo=UTC)]
+    monkeypatch.setattr(target, name, overtaken)
+    run_step("recommend", settings(first))
+    assert getattr(target, name) is undisturbed_call
+    assert_same_tables(folder, undisturbed, KEYS | {"recommendation_log": ("as_of", "user_id", "rank")})
