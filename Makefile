@@ -11,8 +11,9 @@ PEERS := $(CURDIR)/.venv-peers
 DELTA := 4.4.0
 DELTA_SPARK := delta-spark_4.2_2.13
 SPARK_HOME = $$($(VENV)/bin/python -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])')
-# spark-submit finds Spark and Python by these three, and by nothing else
-ENVIRONMENT = SPARK_HOME="$(SPARK_HOME)" PYSPARK_PYTHON="$(VENV)/bin/python" PATH="$(VENV)/bin:$$PATH"
+# spark-submit finds Spark and Python by the last three, and by nothing else; to compile the sources of torch and transformers anew takes each
+# Python process longer than all else in their import, so that bytecode is kept where the environment says not to
+ENVIRONMENT = PYTHONDONTWRITEBYTECODE= SPARK_HOME="$(SPARK_HOME)" PYSPARK_PYTHON="$(VENV)/bin/python" PATH="$(VENV)/bin:$$PATH"
 
 .PHONY: help setup demo test test-faults test-airflow lint format docs shell clean bench-demo bench-ingest bench-encode bench-quality bench-ablations
 

@@ -74,9 +74,10 @@ def made_log() -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def base(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(spark: SparkSession, tracking_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a trained version and tables up to the day before DAYS, whose files are delivered."""
     folder = tmp_path_factory.mktemp("days")
+    shutil.copy(tracking_store, folder)
     (folder / "in").mkdir()
     lines, header = made_log(), "user,item,title,action,time\n"
     for day in DAYS:

@@ -23,6 +23,7 @@ def environment() -> dict[str, str]:
         "SPARK_HOME": str(locations[0]),
         "PYSPARK_PYTHON": sys.executable,
         "PATH": f"{binaries}:{os.environ['PATH']}",
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # a job of a few rows ends before compiled code pays
     }
 
 
