@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 ROOT = Path(__file__).parent.parent.parent
 DAY, NOT_DELIVERED = "2019-11-04", "2019-11-05"
 SMALL = (
-    "encoder.backend=torch",
+    "encoder.backend=openvino",
     "encoder.precision=fp32",
     "interest.hidden_size=16",
     "interest.item_dim=16",

@@ -51,7 +51,7 @@ FLOATS = (
     "log_s",
 )
 SMALL = (
-    "encoder.backend=torch",
+    "encoder.backend=openvino",
     "encoder.precision=fp32",
     "interest.hidden_size=8",
     "interest.item_dim=8",

@@ -16,7 +16,7 @@ from llmrec_pipeline.tracking import Run
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 ROOT = Path(__file__).parent.parent.parent
 SMALL = (
-    "encoder.backend=torch",
+    "encoder.backend=openvino",
     "encoder.precision=fp32",
     "encoder.max_unknown_share=1",  # the posts are English and Chinese, the encoder knows English
     "interest.hidden_size=16",

@@ -15,7 +15,7 @@ from llmrec_pipeline.warehouse import Warehouse
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = (
-    "encoder.backend=torch",
+    "encoder.backend=openvino",
     "encoder.precision=fp32",
     "interest.hidden_size=16",
     "interest.item_dim=16",

@@ -60,7 +60,7 @@ def workplace(clicks, tmp_path: Path) -> Path:
     for entry in (ROOT / "conf").iterdir():
         if entry.name != "pipeline.yaml":
             (tmp_path / "conf" / entry.name).symlink_to(entry)
-    (tmp_path / "conf/pipeline.yaml").write_text(SETTINGS + "encoder: {backend: torch, precision: fp32}\n", encoding="utf-8")
+    (tmp_path / "conf/pipeline.yaml").write_text(SETTINGS + "encoder: {backend: openvino, precision: fp32}\n", encoding="utf-8")
     for table in ("texts", "items", "events", "user_sequences"):
         shutil.copytree(clicks.warehouse.path(table), tmp_path / "warehouse/ecommerce" / table)
     return tmp_path
