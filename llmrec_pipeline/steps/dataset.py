@@ -21,7 +21,7 @@ from llmrec_pipeline.behaviour.sequences import item_texts, own_texts
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
 from llmrec_pipeline.interest.sequences import COLUMNS, to_histories
-from llmrec_pipeline.steps.encoders import encoder_of, standing_encoder
+from llmrec_pipeline.steps.encoders import encoder_of, refusal_id, standing_encoder
 from llmrec_pipeline.tracking import Run
 
 EPOCH = date(1970, 1, 1)
@@ -63,7 +63,7 @@ def load_dataset(run: Run, until: int, encoder_id: str | None = None) -> Dataset
         encoder_id: whose vectors; by default those of the encoder that the config means.
 
     Raises:
-        TableError: there is no item before that date, or texts have no vector yet.
+        TableError: there is no item before that date, events name an item that has no row yet, or texts have no vector yet.
     """
     domain, before = run.settings.domain, F.lit(day_of(until))
     items = run.read("items").filter((F.col("first_seen") < before) & (F.col("valid_from") < before))
@@ -107,16 +107,21 @@ def _text_vectors(
     wanted = hashes.filter(F.col("text_hash").isNotNull()).distinct()
     found = wanted.join(known, on="text_hash", how="left").orderBy("text_hash").toArrow()
     with_vector = found.filter(pa.compute.is_valid(found["embedding"]))
-    missing = len(found) - len(with_vector)
-    if missing and missing > _refused(run, encoder_id):
-        raise TableError(f"{missing} of {len(found)} texts have no vector under encoder {encoder_id}; run jobs/encode.py first")
+    if len(with_vector) < len(found):
+        without = found.filter(pa.compute.is_null(found["embedding"])).select(["text_hash"])
+        missing = not_encoded(run, without, encoder_id)
+        if missing:
+            raise TableError(
+                f"{missing} of {len(found)} texts have no vector under encoder {encoder_id}; run jobs/encode.py first"
+            )
     flat = with_vector["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return tuple(with_vector["text_hash"].to_pylist()), flat.reshape(len(with_vector), dimensions).astype(np.float32)
 
 
-def _refused(run: Run, encoder_id: str) -> int:
-    """How many texts the encoder could not encode."""
-    return run.warehouse.read("quarantine").filter((F.col("stage") == "encode") & (F.col("source") == encoder_id)).count()
+def not_encoded(run: Run, hashes: pa.Table, encoder_id: str) -> int:
+    """How many of these texts (column text_hash), which have no vector, the encoder has not refused: it has yet to be asked."""
+    asked = run.spark.createDataFrame(hashes).select(refusal_id(encoder_id).alias("quarantine_id"))
+    return asked.join(run.warehouse.read("quarantine"), on="quarantine_id", how="left_anti").count()
 
 
 def _daily_counts(run: Run, catalogue: Catalogue, event_types: tuple[str, ...], until: int) -> DailyCounts:
@@ -125,10 +130,16 @@ def _daily_counts(run: Run, catalogue: Catalogue, event_types: tuple[str, ...], 
     with scratch(run, counts, "daily") as shards:
         rows = shards.to_table()
     item = pa.compute.index_in(rows["item_id"].combine_chunks(), value_set=pa.array(catalogue.item_ids.tolist(), pa.string()))
+    if item.null_count:
+        lacking = rows["item_id"].combine_chunks().filter(item.is_null()).unique()
+        raise TableError(
+            f"table items lacks {len(lacking)} items that events name, such as {lacking[0].as_py()!r}: an ingest is under way, or died "
+            "before its end; let it end, or run it again, and jobs/textualise.py and jobs/encode.py after it"
+        )
     kind = pa.compute.index_in(rows["event_type"].combine_chunks(), value_set=pa.array(event_types))
     return DailyCounts(
         day=rows["event_date"].combine_chunks().cast(pa.int32()).to_numpy(zero_copy_only=False).astype(np.int32),
-        item=item.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32),
+        item=item.to_numpy(zero_copy_only=False).astype(np.int32),
         event_type=kind.to_numpy(zero_copy_only=False).astype(np.int8),
         count=rows["count"].to_numpy().astype(np.float64),
     )

@@ -4,16 +4,15 @@ import logging
 import math
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Observation
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.values import hash128
 from llmrec_pipeline.encoding import EncoderSpec
 from llmrec_pipeline.encoding import spark as executors
 from llmrec_pipeline.encoding.encoder import NOT_FINITE
 from llmrec_pipeline.encoding.work import Work, work_of
 from llmrec_pipeline.errors import ModelError
-from llmrec_pipeline.steps.encoders import settle_encoder
+from llmrec_pipeline.steps.encoders import refusal_id, settle_encoder
 from llmrec_pipeline.tables import QUARANTINE, TEXT_EMBEDDINGS
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import only_row
@@ -49,7 +48,7 @@ def unencoded(run: Run, texts: DataFrame, encoder_id: str) -> DataFrame:
     """Texts with neither a vector nor a quarantine row under this encoder, now and whenever it is computed again."""
     known = run.read("text_embeddings", pinned=True).filter(F.col("encoder_id") == encoder_id).select("text_hash")
     refused = run.warehouse.read("quarantine").filter((F.col("stage") == "encode") & (F.col("source") == encoder_id))
-    without = texts.join(known, on="text_hash", how="left_anti").withColumn("quarantine_id", _quarantine_id(encoder_id))
+    without = texts.join(known, on="text_hash", how="left_anti").withColumn("quarantine_id", refusal_id(encoder_id))
     return without.join(refused.select("quarantine_id"), on="quarantine_id", how="left_anti").drop("quarantine_id")
 
 
@@ -115,10 +114,6 @@ def _share_of_peak(run: Run, work: Work | None, totals: dict[str, Any]) -> str:
     return f", {computed / totals['peak']:.0%} of the matmul peak"
 
 
-def _quarantine_id(encoder_id: str) -> Column:
-    return hash128(F.lit("encode"), F.lit(encoder_id), F.col("text_hash"))
-
-
 def _quarantine(run: Run, encoder_id: str, new: DataFrame, tokens: DataFrame) -> None:
     """What has no vector now, and why."""
     run.counts["quarantined"] = 0
@@ -127,7 +122,7 @@ def _quarantine(run: Run, encoder_id: str, new: DataFrame, tokens: DataFrame) ->
     vectors = run.warehouse.read("text_embeddings").filter(F.col("encoder_id") == encoder_id)
     refused = tokens.join(vectors, on="text_hash", how="left_anti").select("text_hash", "reason")
     bad = refused.join(new.select("text_hash", "text"), on="text_hash").select(
-        _quarantine_id(encoder_id).alias("quarantine_id"),
+        refusal_id(encoder_id).alias("quarantine_id"),
         F.lit("encode").alias("stage"),
         F.lit(encoder_id).alias("source"),
         F.coalesce("reason", F.lit(NOT_FINITE)).alias("reason"),

@@ -3,9 +3,10 @@
 import logging
 from dataclasses import asdict
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
+from llmrec_pipeline.behaviour.values import hash128
 from llmrec_pipeline.config import EncoderConfig
 from llmrec_pipeline.encoding import EncoderSpec, resolve
 from llmrec_pipeline.encoding.choosing import REFERENCE, SAMPLE, Trial, fastest
@@ -42,6 +43,11 @@ def encoder_of(run: Run, encoder_id: str) -> Row:
     if row is None:
         raise TableError(f"table encoders has no encoder_id {encoder_id}; run jobs/encode.py with the config that it comes from")
     return row
+
+
+def refusal_id(encoder_id: str) -> Column:
+    """The quarantine_id of a text (column text_hash) that this encoder cannot encode."""
+    return hash128(F.lit("encode"), F.lit(encoder_id), F.col("text_hash"))
 
 
 def settle_encoder(run: Run, texts: DataFrame) -> EncoderSpec:

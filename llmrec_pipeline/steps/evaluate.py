@@ -192,7 +192,7 @@ def _days_since(past: Histories, day: int) -> npt.NDArray[np.int64]:
 
 
 def write_estimates(run: Run, head_version: str, start: int, evaluation: str, estimates: list[Estimate]) -> None:
-    """Appends the rows of one evaluation of a window that starts on the day `start`."""
+    """Adds the rows of one evaluation of a window that starts on the day `start`."""
     rows = [
         {
             "evaluation_id": evaluation,
@@ -210,7 +210,8 @@ def write_estimates(run: Run, head_version: str, start: int, evaluation: str, es
         }
         for row in estimates
     ]
-    run.warehouse.append("evaluation", run.spark.createDataFrame(rows, run.warehouse.schema("evaluation")))
+    written = run.spark.createDataFrame(rows, run.warehouse.schema("evaluation"))
+    run.warehouse.insert_new("evaluation", written, f"t.evaluation_id = '{evaluation}'")
 
 
 def _or_null(value: float) -> float | None:

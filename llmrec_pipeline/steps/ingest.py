@@ -50,8 +50,10 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         with run.stage("items"):
             seen = None
             if "items" in fresh and not catalogue:
-                seen = warehouse.version("events")
+                looked_at = warehouse.version("events")
                 run.counts["items_changed"] = warehouse.insert_new("items", _derived(run))
+                if warehouse.read("items").count() == run.counts["items_changed"]:  # nobody else's first ones beside them
+                    seen = looked_at
             # of two runs at once, the last to commit items must have seen all
             while (stands := warehouse.version("events")) != seen:
                 seen = stands
@@ -63,15 +65,16 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
 def _items_in_step(run: Run, before: int, *, of_its_day: bool) -> bool:
     """True where known events have made their items: the last run that came to its end saw the events of version `before`.
 
-    `of_its_day` asks for a run of this run's own day too: one killed between events and items leaves none, and another day may have ended since.
+    `of_its_day`: of this run's own day nobody knows, where a day has files of its own: one killed between events and items leaves no trace,
+    and another day may have ended since.
     """
+    if of_its_day and run.settings.domain.source.by_day:
+        return False
     if not run.warehouse.exists("job_runs"):
         return False
     ended = run.warehouse.read("job_runs").filter("job = 'ingest' AND status = 'succeeded'")
-    runs = ended.select("started_at", F.col("day").cast("string"), F.col("outputs")["events"].alias("events")).collect()
-    if of_its_day and run.settings.domain.source.by_day and run.settings.pipeline.day not in {row["day"] for row in runs}:
-        return False
-    return bool(runs) and max(runs, key=lambda row: row["started_at"])["events"] == before
+    last = ended.orderBy(F.desc("started_at")).select(F.col("outputs")["events"].alias("events")).first()
+    return last is not None and last["events"] == before
 
 
 def _count(run: Run, delivery: Delivery) -> None:

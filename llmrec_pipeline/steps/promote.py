@@ -62,6 +62,7 @@ def promote(run: Run) -> None:
             log.warning("promote: version %s stays challenger: %s", challenger.version, reason)
         return
     publish(run, heads[CHALLENGER])
+    check_day(run)  # a later day's lists may have come meanwhile
     registry.tag(challenger, {PROMOTION: "promoted"} | ({PREDECESSOR: str(champion.version)} if champion else {}))
     registry.drop_alias(CHALLENGER)
     registry.set_alias(CHAMPION, challenger)
@@ -89,6 +90,7 @@ def _judge(run: Run, heads: dict[str, Head], epochs: list[dict[str, float]], las
         return [
             f"there is no day to compare on: events end on {day_of(last)}, and a version has learnt from all before {day_of(start)}"
         ]
+    inputs = data_versions(run, INPUTS)  # before what they name is read: a later state of the tables has an id of its own
     try:
         partials = _compare(run, heads, start, end)
     except ModelError as error:  # a score that is not finite
@@ -96,7 +98,9 @@ def _judge(run: Run, heads: dict[str, Head], epochs: list[dict[str, float]], las
     figures = figures_of(partials, epochs, limits) if partials else Figures(epochs)
     _tell(run, figures, start, end)
     if partials:
-        _write(run, heads, partials, figures, (start, end))
+        versions = {name: head.head_version for name, head in heads.items()}
+        comparison = comparison_id(settings, versions, (start, end), inputs)
+        _write(run, comparison, heads[CHALLENGER].head_version, partials, figures, start)
     return against(figures, limits)
 
 
@@ -152,12 +156,10 @@ def _tell(run: Run, figures: Figures, start: int, end: int) -> None:
         )
 
 
-def _write(run: Run, heads: dict[str, Head], partials: Partials, figures: Figures, days: tuple[int, int]) -> None:
+def _write(run: Run, comparison: str, head_version: str, partials: Partials, figures: Figures, start: int) -> None:
     """Adds the comparison to `evaluation`, unless it is there."""
-    versions = {name: head.head_version for name, head in heads.items()}
-    comparison = comparison_id(run.settings, versions, days, data_versions(run, INPUTS))
     run.versions["evaluation_id"] = comparison
     if run.read("evaluation").filter(F.col("evaluation_id") == comparison).isEmpty():
         rows = [*finish(partials), *leads(partials, CHALLENGER), *estimates(figures.ratios or ())]
-        write_estimates(run, heads[CHALLENGER].head_version, days[0], comparison, rows)
+        write_estimates(run, head_version, start, comparison, rows)
     run.wrote("evaluation")

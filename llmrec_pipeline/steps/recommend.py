@@ -44,7 +44,7 @@ def publish(run: Run, head: Head) -> None:
     """Advances the head's states to the end of the run's day and publishes its lists.
 
     Nothing is written when they are published already, or when the lists of a later day stand: a day that is done again must not set
-    the current lists, or the states, back.
+    the current lists, or the states, back. Where these appear meanwhile, what this run makes stands in the log alone.
     """
     until = last_day(run) + 1
     query = query_at(until, run.settings.domain)
@@ -61,10 +61,10 @@ def publish(run: Run, head: Head) -> None:
         run.wrote(*TABLES)
         return
     with run.stage("read"):
+        sequences = sequences_before(run, until)  # before the catalogue, which so holds all that they name
         dataset = load_dataset(run, until)
         neighbours = read_neighbours(run, head.head_version, dataset.catalogue)
     with run.stage("states"):
-        sequences = sequences_before(run, until)
         states = advance_states(run, head.model, dataset, head.state_version, until, sequences)
     scorer = make_scorer(run, head, dataset, query, neighbours)
     with run.stage("score"):
@@ -176,7 +176,7 @@ def _shown_users(run: Run, query: Query) -> DataFrame | None:
     """Users to whom something was shown before the moment of the query: user_id. None where nothing ever was."""
     if not run.warehouse.exists("impressions"):
         return None
-    shown = run.read("impressions").filter((F.col("shown_at") < moment_of(query)) & F.col("user_id").isNotNull())
+    shown = run.read("impressions", pinned=True).filter((F.col("shown_at") < moment_of(query)) & F.col("user_id").isNotNull())
     return shown.select("user_id").distinct()
 
 

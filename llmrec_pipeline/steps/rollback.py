@@ -34,6 +34,7 @@ def rollback(run: Run) -> None:
     predecessor = registry.numbered(champion.tags[PREDECESSOR])
     check_day(run)
     publish(run, pinned_head(run, registry, predecessor))
+    check_day(run)  # a later day's lists may have come meanwhile
     told = f"rolled back to version {predecessor.version}"
     registry.tag(champion, {ROLLED_BACK: str(predecessor.version), PROMOTION: told})
     registry.set_alias(CHAMPION, predecessor)

@@ -41,7 +41,7 @@ class Advancer:
 def advance_states(
     run: Run, model: InterestModel, dataset: Dataset, state_version: str, until: int, sequences: DataFrame
 ) -> DataFrame:
-    """Brings the states of a version to the start of the date `until`, in one commit, and returns them all.
+    """Brings the states of a version to the start of the date `until`, and returns them all.
 
     Other runs may write states of the same version meanwhile, of other days. This run goes by what it found: its states are carried
     from the table's version of its first look, and it returns those of its own. In the table a state that has seen `until` or later stays.

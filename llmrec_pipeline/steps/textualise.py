@@ -50,7 +50,7 @@ def _write_changed(run: Run, textual: DataFrame) -> None:
     changed, span = kept(_changed(textual, warehouse.read("user_sequences")), *ends)
     run.counts["sequences_changed"] = span["n"]
     if span["n"]:
-        whole = textual.join(changed, on=["user_id", "event_date"], how="left_semi")
+        whole = textual.join(changed.filter(~F.col(GONE)), on=["user_id", "event_date"], how="left_semi")
         rows = user_sequences(whole, run.settings.pipeline.seed).withColumn(GONE, F.lit(False))
         rows = rows.unionByName(changed.filter(GONE), allowMissingColumns=True)
         warehouse.upsert("user_sequences", rows, in_range("event_date", span["low"], span["high"]), delete=GONE)

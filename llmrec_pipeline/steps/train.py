@@ -61,9 +61,9 @@ def train(run: Run) -> None:
         _complete(run, found, None, last)
         return
     with run.stage("read"):
+        ordered = sequences_before(run, window.start).orderBy("user_id", "event_date")
         dataset = load_dataset(run, window.start)
         groups = _exposure_groups(run, dataset, window.validation_start)
-        ordered = sequences_before(run, window.start).orderBy("user_id", "event_date")
         with scratch(run, ordered, "sequences") as shards:
             histories = dataset.histories(shards.to_table())
     with registry.run(f"{settings.domain.name} {window.name}") as mlflow:
@@ -310,9 +310,8 @@ def _complete(run: Run, head: Head, fitted: tuple[Dataset, Similarities] | None,
         with run.stage("neighbours"):
             _write_neighbours(run, head, *fitted)
     with run.stage("states"):
-        advance_states(
-            run, head.model, load_dataset(run, last + 1), head.state_version, last + 1, sequences_before(run, last + 1)
-        )
+        sequences = sequences_before(run, last + 1)  # before the catalogue, which so holds all that they name
+        advance_states(run, head.model, load_dataset(run, last + 1), head.state_version, last + 1, sequences)
 
 
 def _write_neighbours(run: Run, head: Head, dataset: Dataset, found: Similarities) -> None:

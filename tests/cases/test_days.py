@@ -211,11 +211,19 @@ def test_25_a_day_that_is_read_while_another_writes_items_leaves_no_row_of_what_
     assert items_of(folder).equals(items_of(undisturbed))
 
 
+@pytest.mark.parametrize("ended_once", [False, True], ids=["first-time", "delivered-again-with-more"])
 def test_25_a_day_killed_before_its_items_is_ended_by_its_retry_though_another_day_ended_meanwhile(
-    base: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, ended_once: bool
 ) -> None:
-    folder = delivered(base, "killed")
-    settings = settings_in(base, folder)
+    own = base / f"killed-{ended_once}"
+    shutil.copytree(base / "in", own / "in")
+    shutil.copytree(base / "base", own / "tables")
+    settings, file = settings_in(own, own / "tables"), own / f"in/{DAYS[1]}.csv"
+    if ended_once:
+        whole = file.read_text()
+        file.write_text("".join(whole.splitlines(keepends=True)[:4]))
+        run_step("ingest", settings(DAYS[1]))
+        file.write_text(whole)
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -224,10 +232,31 @@ def test_25_a_day_killed_before_its_items_is_ended_by_its_retry_though_another_d
         patched.setattr(ingest_step, "_write_items", killed)
         with pytest.raises(KeyboardInterrupt):
             run_step("ingest", settings(DAYS[1]))
+    stood = versions(own / "tables")["items"]
     for day in (*DAYS, DAYS[1]):
         run_step("ingest", settings(day))
-    assert versions(folder)["items"] == 3  # made, filled by the base, then one commit by each of the days
-    assert items_of(folder).equals(items_of(undisturbed))
+    assert versions(own / "tables")["items"] == stood + 2  # one commit by each of the days
+    assert items_of(own / "tables").equals(items_of(undisturbed))
+
+
+def test_25_two_first_ingests_at_once_leave_the_items_that_one_after_the_other_would(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older day has made the tables, and writes events; the whole of the later day comes between."""
+    folders = [base / name for name in ("first-in-turn", "first-at-once")]
+    for day in DAYS:
+        run_step("ingest", settings_in(base, folders[0])(day))
+    settings, write_events = settings_in(base, folders[1]), ingest_step._write_events
+
+    def overtaken(*given: Any) -> None:
+        monkeypatch.setattr(ingest_step, "_write_events", write_events)
+        run_step("ingest", settings(DAYS[1]))
+        write_events(*given)
+
+    monkeypatch.setattr(ingest_step, "_write_events", overtaken)
+    run_step("ingest", settings(DAYS[0]))
+    assert ingest_step._write_events is write_events
+    assert items_of(folders[1]).equals(items_of(folders[0]))
 
 
 @pytest.mark.parametrize("point", ["states._advanced", "recommend._check"])

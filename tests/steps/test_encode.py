@@ -16,7 +16,7 @@ from llmrec_pipeline.config import Settings
 from llmrec_pipeline.encoding.choosing import Trial
 from llmrec_pipeline.errors import ModelError, TableError
 from llmrec_pipeline.steps import encoders
-from llmrec_pipeline.steps.dataset import load_dataset
+from llmrec_pipeline.steps.dataset import load_dataset, not_encoded
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import Warehouse
 
@@ -154,6 +154,10 @@ def test_a_text_without_a_vector_is_quarantined_once_and_the_run_tells_all(
     versions = {name: warehouse.version(name) for name in ("encoders", "text_embeddings", "quarantine")}
     assert run_job("encode", settings).counts["texts_new"] == 0
     assert versions == {name: warehouse.version(name) for name in versions}
+    write("a text that came since")  # which the two that were refused do not stand for
+    with_vector = warehouse.read("text_embeddings")
+    without = warehouse.read("texts").join(with_vector, on="text_hash", how="left_anti").select("text_hash").toArrow()
+    assert (len(without), not_encoded(run, without, run.versions["encoder_id"])) == (3, 1)
 
 
 def test_a_language_that_the_encoder_does_not_know_is_refused_with_a_text(

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from delta.tables import DeltaTable
 from mlflow import MlflowClient
 
 from llmrec_pipeline.config import hash_json
+from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.steps.heads import registry_of
 from llmrec_pipeline.steps.summary import LABELS
 from llmrec_pipeline.tracking import Run
@@ -153,3 +155,15 @@ def test_an_older_day_done_again_does_not_set_the_lists_back(clicks) -> None:
     before = clicks.versions()
     clicks.run("recommend", overrides=("day='2019-11-01'",))
     assert clicks.versions() == before
+
+
+def test_an_item_that_an_ingest_has_yet_to_write_stops_recommend_before_it_writes(clicks_copy) -> None:
+    """Events are committed before items: who reads in between is told, and takes no item for an unknown one."""
+    item = clicks_copy.warehouse.read("items").orderBy("item_id").first()["item_id"]
+    DeltaTable.forPath(clicks_copy.spark, clicks_copy.warehouse.path("items")).delete(f"item_id = '{item}'")
+    before = clicks_copy.versions()
+    with pytest.raises(
+        TableError, match=f"table items lacks 1 items that events name, such as '{item}': an ingest .* run it again"
+    ):
+        clicks_copy.run("recommend")
+    assert clicks_copy.versions() == before
