@@ -1,6 +1,6 @@
 """Reading and committing the Delta tables of one domain.
 
-Every write is one Delta commit. One that adds no row, or replaces none, is left out, so that running a job again commits nothing.
+Every write is one Delta commit. The steps leave out those that would change no row: running a job again commits nothing.
 """
 
 import re

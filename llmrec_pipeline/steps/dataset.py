@@ -66,8 +66,10 @@ def load_dataset(run: Run, until: int, encoder_id: str | None = None) -> Dataset
         TableError: there is no item before that date, events name an item that has no row yet, or texts have no vector yet.
     """
     domain, before = run.settings.domain, F.lit(day_of(until))
-    items = run.read("items").filter((F.col("first_seen") < before) & (F.col("valid_from") < before))
-    events = run.read("events").filter(F.col("event_date") < before)
+    events = run.read("events", pinned=True).filter(
+        F.col("event_date") < before
+    )  # before the items, which are committed after them
+    items = run.read("items", pinned=True).filter((F.col("first_seen") < before) & (F.col("valid_from") < before))
     described = item_texts(items, events, domain).persist()
     hashes = described.select("text_hash")
     if domain.itemless:
@@ -87,7 +89,7 @@ def load_dataset(run: Run, until: int, encoder_id: str | None = None) -> Dataset
         text=np.array([position.get(text_hash, -1) for text_hash in rows["text_hash"].to_pylist()], dtype=np.int32),
     )
     event_types = tuple(domain.event_types)
-    daily = _daily_counts(run, catalogue, event_types, until)
+    daily = _daily_counts(run, events, catalogue, event_types)
     return Dataset(
         catalogue,
         tuple(rows["title"].to_pylist()),
@@ -121,12 +123,17 @@ def _text_vectors(
 def not_encoded(run: Run, hashes: pa.Table, encoder_id: str) -> int:
     """How many of these texts (column text_hash), which have no vector, the encoder has not refused: it has yet to be asked."""
     asked = run.spark.createDataFrame(hashes).select(refusal_id(encoder_id).alias("quarantine_id"))
-    return asked.join(run.warehouse.read("quarantine"), on="quarantine_id", how="left_anti").count()
+    refused = run.warehouse.read("quarantine").filter("stage = 'encode'")
+    return asked.join(refused, on="quarantine_id", how="left_anti").count()
 
 
-def _daily_counts(run: Run, catalogue: Catalogue, event_types: tuple[str, ...], until: int) -> DailyCounts:
-    events = run.read("events").filter((F.col("event_date") < F.lit(day_of(until))) & F.col("item_id").isNotNull())
-    counts = events.groupBy("event_date", "item_id", "event_type").count().orderBy("event_date", "item_id", "event_type")
+def _daily_counts(run: Run, events: DataFrame, catalogue: Catalogue, event_types: tuple[str, ...]) -> DailyCounts:
+    counts = (
+        events.filter(F.col("item_id").isNotNull())
+        .groupBy("event_date", "item_id", "event_type")
+        .count()
+        .orderBy("event_date", "item_id", "event_type")
+    )
     with scratch(run, counts, "daily") as shards:
         rows = shards.to_table()
     item = pa.compute.index_in(rows["item_id"].combine_chunks(), value_set=pa.array(catalogue.item_ids.tolist(), pa.string()))
@@ -134,7 +141,7 @@ def _daily_counts(run: Run, catalogue: Catalogue, event_types: tuple[str, ...], 
         lacking = rows["item_id"].combine_chunks().filter(item.is_null()).unique()
         raise TableError(
             f"table items lacks {len(lacking)} items that events name, such as {lacking[0].as_py()!r}: an ingest is under way, or died "
-            "before its end; let it end, or run it again, and jobs/textualise.py and jobs/encode.py after it"
+            "before its end; let it end, or run it again, and then jobs/textualise.py, jobs/encode.py and this job"
         )
     kind = pa.compute.index_in(rows["event_type"].combine_chunks(), value_set=pa.array(event_types))
     return DailyCounts(

@@ -47,10 +47,10 @@ def evaluate(run: Run) -> None:
         return
     end = head.start + run.settings.pipeline.evaluation.window_days
     with run.stage("read"):
+        ordered = sequences_before(run, end).orderBy("user_id", "event_date")
         dataset = load_dataset(run, head.start)
         query = query_at(head.start, run.settings.domain)
         scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head.head_version, dataset.catalogue))
-        ordered = sequences_before(run, end).orderBy("user_id", "event_date")
     with scratch(run, ordered, "sequences") as shards:
         size = run.settings.pipeline.recommend.block_users
 

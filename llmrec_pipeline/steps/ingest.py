@@ -45,15 +45,15 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
     _count(run, delivery)
     moved = bool(run.counts["used"] or gone or delivery.elements or catalogue or rebuild)
     looked_up = not moved or run.settings.domain.source.redelivery == "replace"
-    in_step = _items_in_step(run, before, of_its_day=not moved) if looked_up else True
+    in_step = _items_in_step(run, before, nothing_new=not moved) if looked_up else True
     if moved or not in_step:
         with run.stage("items"):
             seen = None
             if "items" in fresh and not catalogue:
-                looked_at = warehouse.version("events")
+                derived_from = warehouse.version("events")
                 run.counts["items_changed"] = warehouse.insert_new("items", _derived(run))
-                if warehouse.read("items").count() == run.counts["items_changed"]:  # nobody else's first ones beside them
-                    seen = looked_at
+                if rebuild or warehouse.version("items") <= bool(run.counts["items_changed"]):  # nobody else has made first ones
+                    seen = derived_from
             # of two runs at once, the last to commit items must have seen all
             while (stands := warehouse.version("events")) != seen:
                 seen = stands
@@ -62,13 +62,13 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
     run.wrote(*tables)
 
 
-def _items_in_step(run: Run, before: int, *, of_its_day: bool) -> bool:
+def _items_in_step(run: Run, before: int, *, nothing_new: bool) -> bool:
     """True where known events have made their items: the last run that came to its end saw the events of version `before`.
 
-    `of_its_day`: of this run's own day nobody knows, where a day has files of its own: one killed between events and items leaves no trace,
-    and another day may have ended since.
+    False, as nobody knows, for a day with files of its own that brings nothing new: an earlier run of it may have been killed between events
+    and items, which leaves no trace, and another day may have ended since.
     """
-    if of_its_day and run.settings.domain.source.by_day:
+    if nothing_new and run.settings.domain.source.by_day:
         return False
     if not run.warehouse.exists("job_runs"):
         return False
@@ -131,7 +131,7 @@ def _write_beside(run: Run, delivery: Delivery, catalogue: Catalogue | None) -> 
 
 
 def touched_items(run: Run, delivery: Delivery, gone: DataFrame | None, *, in_step: bool) -> DataFrame:
-    """Ids, some of them several times, of the items whose catalogue rows this run can change; all where a run that removed events did not end."""
+    """Ids, some of them several times, of the items whose catalogue rows this run can change; all where a run that removed events may not have ended."""
     known = run.warehouse.read("items")
     touched = items_to_derive(delivery.events, known)
     if gone:

@@ -62,7 +62,7 @@ def promote(run: Run) -> None:
             log.warning("promote: version %s stays challenger: %s", challenger.version, reason)
         return
     publish(run, heads[CHALLENGER])
-    check_day(run)  # a later day's lists may have come meanwhile
+    check_published(run, heads[CHALLENGER])
     registry.tag(challenger, {PROMOTION: "promoted"} | ({PREDECESSOR: str(champion.version)} if champion else {}))
     registry.drop_alias(CHALLENGER)
     registry.set_alias(CHAMPION, challenger)
@@ -81,6 +81,16 @@ def check_day(run: Run) -> None:
         )
 
 
+def check_published(run: Run, head: Head) -> None:
+    """Raises TableError where the current lists are another version's: those of a later day may have come meanwhile."""
+    other = run.read("recommendations").filter(F.col("head_version") != head.head_version).first()
+    if other:
+        raise TableError(
+            f"lists of version {other['head_version']} as of {other['as_of']} came meanwhile and stand, expected {head.head_version}; "
+            "the champion is the one from before: run this again for the day of those lists"
+        )
+
+
 def _judge(run: Run, heads: dict[str, Head], epochs: list[dict[str, float]], last: int) -> list[str]:
     """Reasons against the challenger, from days that neither head has learnt from; writes the figures to `evaluation`."""
     limits, settings = run.settings.pipeline.promotion, run.settings
@@ -90,7 +100,7 @@ def _judge(run: Run, heads: dict[str, Head], epochs: list[dict[str, float]], las
         return [
             f"there is no day to compare on: events end on {day_of(last)}, and a version has learnt from all before {day_of(start)}"
         ]
-    inputs = data_versions(run, INPUTS)  # before what they name is read: a later state of the tables has an id of its own
+    inputs = data_versions(run, INPUTS)  # of the tables before they are read: figures never stand under a later state's id
     try:
         partials = _compare(run, heads, start, end)
     except ModelError as error:  # a score that is not finite
@@ -107,6 +117,7 @@ def _judge(run: Run, heads: dict[str, Head], epochs: list[dict[str, float]], las
 def _compare(run: Run, heads: dict[str, Head], start: int, end: int) -> Partials | None:
     """Sums of all users with a target on the days [start, end), both heads as of `start`; None: there is no such user."""
     with run.stage("read"):
+        ordered = sequences_before(run, end).orderBy("user_id", "event_date")
         query = query_at(start, run.settings.domain)
         by_encoder = {encoder: load_dataset(run, start, encoder) for encoder in {head.encoder_id for head in heads.values()}}
         datasets = {name: by_encoder[head.encoder_id] for name, head in heads.items()}
@@ -114,7 +125,6 @@ def _compare(run: Run, heads: dict[str, Head], start: int, end: int) -> Partials
             name: make_scorer(run, head, datasets[name], query, read_neighbours(run, head.head_version, datasets[name].catalogue))
             for name, head in heads.items()
         }
-        ordered = sequences_before(run, end).orderBy("user_id", "event_date")
     with scratch(run, ordered, "sequences") as shards, run.stage("score"):
         scorer, size = scorers[CHALLENGER], run.settings.pipeline.recommend.block_users
         popular = popularity(datasets[CHALLENGER].daily, query, scorer.is_target, scorer.catalogue.n_items, None)

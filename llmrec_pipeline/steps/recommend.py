@@ -44,7 +44,7 @@ def publish(run: Run, head: Head) -> None:
     """Advances the head's states to the end of the run's day and publishes its lists.
 
     Nothing is written when they are published already, or when the lists of a later day stand: a day that is done again must not set
-    the current lists, or the states, back. Where these appear meanwhile, what this run makes stands in the log alone.
+    the current lists, or the states, back. Where these appear meanwhile, they stay the current ones.
     """
     until = last_day(run) + 1
     query = query_at(until, run.settings.domain)
@@ -61,7 +61,7 @@ def publish(run: Run, head: Head) -> None:
         run.wrote(*TABLES)
         return
     with run.stage("read"):
-        sequences = sequences_before(run, until)  # before the catalogue, which so holds all that they name
+        sequences = sequences_before(run, until)  # before the catalogue, which is to hold all that they name
         dataset = load_dataset(run, until)
         neighbours = read_neighbours(run, head.head_version, dataset.catalogue)
     with run.stage("states"):

@@ -5,7 +5,7 @@ import logging
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.registry import CHAMPION, PREDECESSOR, PROMOTION, ROLLED_BACK
 from llmrec_pipeline.steps.heads import pinned_head, registry_of
-from llmrec_pipeline.steps.promote import check_day
+from llmrec_pipeline.steps.promote import check_day, check_published
 from llmrec_pipeline.steps.recommend import TABLES, publish
 from llmrec_pipeline.tracking import Run
 
@@ -33,8 +33,9 @@ def rollback(run: Run) -> None:
         )
     predecessor = registry.numbered(champion.tags[PREDECESSOR])
     check_day(run)
-    publish(run, pinned_head(run, registry, predecessor))
-    check_day(run)  # a later day's lists may have come meanwhile
+    head = pinned_head(run, registry, predecessor)
+    publish(run, head)
+    check_published(run, head)
     told = f"rolled back to version {predecessor.version}"
     registry.tag(champion, {ROLLED_BACK: str(predecessor.version), PROMOTION: told})
     registry.set_alias(CHAMPION, predecessor)

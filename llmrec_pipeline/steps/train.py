@@ -310,7 +310,7 @@ def _complete(run: Run, head: Head, fitted: tuple[Dataset, Similarities] | None,
         with run.stage("neighbours"):
             _write_neighbours(run, head, *fitted)
     with run.stage("states"):
-        sequences = sequences_before(run, last + 1)  # before the catalogue, which so holds all that they name
+        sequences = sequences_before(run, last + 1)  # before the catalogue, which is to hold all that they name
         advance_states(run, head.model, load_dataset(run, last + 1), head.state_version, last + 1, sequences)
 
 

@@ -161,6 +161,7 @@ def test_an_item_that_an_ingest_has_yet_to_write_stops_recommend_before_it_write
     """Events are committed before items: who reads in between is told, and takes no item for an unknown one."""
     item = clicks_copy.warehouse.read("items").orderBy("item_id").first()["item_id"]
     DeltaTable.forPath(clicks_copy.spark, clicks_copy.warehouse.path("items")).delete(f"item_id = '{item}'")
+    DeltaTable.forPath(clicks_copy.spark, clicks_copy.warehouse.path("interest_states")).delete()
     before = clicks_copy.versions()
     with pytest.raises(
         TableError, match=f"table items lacks 1 items that events name, such as '{item}': an ingest .* run it again"

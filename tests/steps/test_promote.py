@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from llmrec_pipeline.cli import evaluate_job, run_step
 from llmrec_pipeline.errors import ModelError, TableError
 from llmrec_pipeline.registry import Registry
+from llmrec_pipeline.steps import rollback as rollback_step
 from llmrec_pipeline.steps.heads import JOINT_FILE
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -123,6 +124,11 @@ def test_from_the_first_champion_to_a_better_one_and_back(clicks_copy, monkeypat
     )
     assert ratio.select("k", "value", "low", "high", "n").row(0) == (10, 1.0, 1.0, None, 51)
 
+    with monkeypatch.context() as patch:
+        patch.setattr(rollback_step, "publish", lambda *_: None)  # as where lists of a later day have come meanwhile
+        with pytest.raises(TableError, match=rf"lists of version {equal} as of .* stand, expected {first}"):
+            run_step("rollback", path.settings())
+    assert aliases(path) == {"champion": equal}
     back = run_step("rollback", path.settings())
     assert back.versions["head_version"] == first
     assert aliases(path) == {"champion": first}
