@@ -21,7 +21,7 @@ from llmrec_pipeline.behaviour.sequences import item_texts, own_texts
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
 from llmrec_pipeline.interest.sequences import COLUMNS, to_histories
-from llmrec_pipeline.steps.encoders import encoder_of, refusal_id, standing_encoder
+from llmrec_pipeline.steps.encoders import encoder_of, not_refused, standing_encoder
 from llmrec_pipeline.tracking import Run
 
 EPOCH = date(1970, 1, 1)
@@ -66,9 +66,8 @@ def load_dataset(run: Run, until: int, encoder_id: str | None = None) -> Dataset
         TableError: there is no item before that date, events name an item that has no row yet, or texts have no vector yet.
     """
     domain, before = run.settings.domain, F.lit(day_of(until))
-    events = run.read("events", pinned=True).filter(
-        F.col("event_date") < before
-    )  # before the items, which are committed after them
+    # events before items, which are committed after them
+    events = run.read("events", pinned=True).filter(F.col("event_date") < before)
     items = run.read("items", pinned=True).filter((F.col("first_seen") < before) & (F.col("valid_from") < before))
     described = item_texts(items, events, domain).persist()
     hashes = described.select("text_hash")
@@ -122,9 +121,7 @@ def _text_vectors(
 
 def not_encoded(run: Run, hashes: pa.Table, encoder_id: str) -> int:
     """How many of these texts (column text_hash), which have no vector, the encoder has not refused: it has yet to be asked."""
-    asked = run.spark.createDataFrame(hashes).select(refusal_id(encoder_id).alias("quarantine_id"))
-    refused = run.warehouse.read("quarantine").filter("stage = 'encode'")
-    return asked.join(refused, on="quarantine_id", how="left_anti").count()
+    return not_refused(run, run.spark.createDataFrame(hashes), encoder_id).count()
 
 
 def _daily_counts(run: Run, events: DataFrame, catalogue: Catalogue, event_types: tuple[str, ...]) -> DailyCounts:
@@ -136,9 +133,10 @@ def _daily_counts(run: Run, events: DataFrame, catalogue: Catalogue, event_types
     )
     with scratch(run, counts, "daily") as shards:
         rows = shards.to_table()
-    item = pa.compute.index_in(rows["item_id"].combine_chunks(), value_set=pa.array(catalogue.item_ids.tolist(), pa.string()))
+    ids = rows["item_id"].combine_chunks()
+    item = pa.compute.index_in(ids, value_set=pa.array(catalogue.item_ids.tolist(), pa.string()))
     if item.null_count:
-        lacking = rows["item_id"].combine_chunks().filter(item.is_null()).unique()
+        lacking = ids.filter(item.is_null()).unique()
         raise TableError(
             f"table items lacks {len(lacking)} items that events name, such as {lacking[0].as_py()!r}: an ingest is under way, or died "
             "before its end; let it end, or run it again, and then jobs/textualise.py, jobs/encode.py and this job"

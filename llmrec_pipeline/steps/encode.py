@@ -12,7 +12,7 @@ from llmrec_pipeline.encoding import spark as executors
 from llmrec_pipeline.encoding.encoder import NOT_FINITE
 from llmrec_pipeline.encoding.work import Work, work_of
 from llmrec_pipeline.errors import ModelError
-from llmrec_pipeline.steps.encoders import refusal_id, settle_encoder
+from llmrec_pipeline.steps.encoders import not_refused, refusal_id, settle_encoder
 from llmrec_pipeline.tables import QUARANTINE, TEXT_EMBEDDINGS
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import only_row
@@ -47,9 +47,7 @@ def encode(run: Run) -> None:
 def unencoded(run: Run, texts: DataFrame, encoder_id: str) -> DataFrame:
     """Texts with neither a vector nor a quarantine row under this encoder, now and whenever it is computed again."""
     known = run.read("text_embeddings", pinned=True).filter(F.col("encoder_id") == encoder_id).select("text_hash")
-    refused = run.warehouse.read("quarantine").filter((F.col("stage") == "encode") & (F.col("source") == encoder_id))
-    without = texts.join(known, on="text_hash", how="left_anti").withColumn("quarantine_id", refusal_id(encoder_id))
-    return without.join(refused.select("quarantine_id"), on="quarantine_id", how="left_anti").drop("quarantine_id")
+    return not_refused(run, texts.join(known, on="text_hash", how="left_anti"), encoder_id)
 
 
 def _tokenise(run: Run, spec: EncoderSpec, new: DataFrame) -> DataFrame:

@@ -50,6 +50,13 @@ def refusal_id(encoder_id: str) -> Column:
     return hash128(F.lit("encode"), F.lit(encoder_id), F.col("text_hash"))
 
 
+def not_refused(run: Run, texts: DataFrame, encoder_id: str) -> DataFrame:
+    """The rows (column text_hash among others) of texts that stand in no quarantine under this encoder."""
+    refused = run.warehouse.read("quarantine").filter((F.col("stage") == "encode") & (F.col("source") == encoder_id))
+    named = texts.withColumn("quarantine_id", refusal_id(encoder_id))
+    return named.join(refused.select("quarantine_id"), on="quarantine_id", how="left_anti").drop("quarantine_id")
+
+
 def settle_encoder(run: Run, texts: DataFrame) -> EncoderSpec:
     """The encoder of this run and all later ones: as the config names it, or as it was measured when first used.
 
