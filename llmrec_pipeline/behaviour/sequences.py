@@ -81,9 +81,10 @@ def user_sequences(textual: DataFrame, seed: int) -> DataFrame:
     Steps of a date are ordered by (time of their first event, position in a list, seeded hash); behaviours of a step by item.
     Events are moved once, to their user and date; steps and dates are gathered from there.
     """
-    own = ("item_id", "event_type", "event_id", "event_time", "text_hash", "quantity", "price", "session_id", "text")
+    own = ("item_id", "event_type", "event_id", "event_time", "text_hash", "quantity", "price", "session_id", "told")
     steps = (
-        textual.repartition("user_id", "event_date")
+        textual.withColumn("told", F.coalesce("text", "event_type"))
+        .repartition("user_id", "event_date")
         .groupBy("user_id", "event_date", "step_key")
         .agg(
             F.min("event_time").alias("time"),
@@ -92,29 +93,27 @@ def user_sequences(textual: DataFrame, seed: int) -> DataFrame:
             F.max("session_id").alias("session_id"),
             F.bit_xor(F.xxhash64("event_id", "text_hash")).alias("fingerprint"),
         )
-        .withColumn("hash", F.xxhash64(F.lit(seed), "user_id", "step_key"))
+        .withColumns({"hash": F.xxhash64(F.lit(seed), "user_id", "step_key"), "n": F.size("of")})
     )
     dates = steps.groupBy("user_id", "event_date").agg(
-        F.sort_array(F.collect_list(F.struct("time", "position", "hash", "step_key", "session_id", "of"))).alias("_steps"),
+        F.sort_array(F.collect_list(F.struct("time", "position", "hash", "step_key", "session_id", "n", "of"))).alias("_steps"),
         F.count(F.lit(1)).cast("int").alias("n_steps"),
         F.bit_xor("fingerprint").alias("fingerprint"),
     )
-    told = F.transform("_steps", lambda step: F.transform(step["of"], lambda b: F.coalesce(b["text"], b["event_type"])))
-    columns = {"steps": F.flatten(F.transform("_steps", _behaviours)), "text": F.array_join(F.flatten(told), "\n")}
-    return dates.withColumns(columns).select(*USER_SEQUENCES.column_names)
+    return _with_behaviours(dates).select(*USER_SEQUENCES.column_names)
 
 
-def _behaviours(step: Column, number: Column) -> Column:
-    """The behaviours of a step as `user_sequences.steps` holds them."""
-    before = F.get(F.col("_steps"), number - 1)["session_id"]
-
-    def behaviour(b: Column) -> Column:
-        features = F.struct(b["quantity"].alias("quantity"), b["price"].alias("price"), _is(b["session_id"], before))
-        named = [b[name].alias(name) for name in ("event_time", "event_type", "item_id", "text_hash")]
-        return F.struct(number.alias("step"), *named, features.alias("features"))
-
-    return F.transform(step["of"], behaviour)
-
-
-def _is(session: Column, before: Column) -> Column:
-    return F.coalesce(session == before, F.lit(False)).alias("same_session")
+def _with_behaviours(dates: DataFrame) -> DataFrame:
+    """Adds `steps` and `text`, from arrays of one field each: Spark generates code for these, where it interprets a lambda over structs."""
+    behaviours = F.flatten(F.col("_steps")["of"])
+    before = F.transform("_steps", lambda step, i: F.array_repeat(F.get("_steps", i - 1)["session_id"], step["n"]))
+    number = F.transform("_steps", lambda step, i: F.array_repeat(i, step["n"]))
+    flat = dates.withColumns({"_of": behaviours, "_before": F.flatten(before), "step": F.flatten(number)})
+    named = {name: F.col("_of")[name] for name in ("event_time", "event_type", "item_id", "text_hash", "quantity", "price")}
+    same = F.zip_with(F.col("_of")["session_id"], "_before", lambda session, last: F.coalesce(session == last, F.lit(False)))
+    features = F.arrays_zip("quantity", "price", "same_session")
+    return (
+        flat.withColumns(named | {"same_session": same, "text": F.array_join(F.col("_of")["told"], "\n")})
+        .withColumn("features", features)
+        .withColumn("steps", F.arrays_zip("step", "event_time", "event_type", "item_id", "text_hash", "features"))
+    )
