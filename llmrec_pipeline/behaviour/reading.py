@@ -172,9 +172,10 @@ def _lines(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) ->
     line = F.when(whole.endswith("\r"), F.expr("left(whole, length(whole) - 1)")).otherwise(whole)
     line = F.when(whole.startswith("\ufeff"), F.substring(line, 2, 2**30)).otherwise(line)
     raw = spark.read.option("lineSep", "\n").option("recursiveFileLookup", "true").text(literal_paths(files))
+    uri = F.lit(files[0].uri) if len(files) == 1 else F.col("_metadata.file_path")  # Spark fills in every field of it, row by row
     filled = raw.filter(_has_content("value")).select(
         F.when(valid, F.col("value")).otherwise(F.make_valid_utf8("value")).alias("whole"),
-        F.col("_metadata.file_path").alias("_uri"),
+        uri.alias("_uri"),
         F.when(~valid, F.lit("not utf-8")).alias(BROKEN),
     )
     return filled.select(line.alias(RAW), "_uri", BROKEN)
@@ -282,10 +283,10 @@ def _from_csv(source: FilesConfig, lines: DataFrame, columns: tuple[str, ...]) -
     }
     ddl = ", ".join(f"`{name}` STRING" for name in (*columns, "_corrupt"))
     quoted = F.contains(F.col(RAW), F.lit(source.quote)) if source.quote else F.lit(False)
-    record = lines.withColumns(
+    record = lines.withColumn("_quoted", quoted).withColumns(
         {
-            "_cells": F.when(~quoted, F.split(RAW, re.escape(source.separator), -1)),
-            "_record": F.when(quoted, F.from_csv(F.col(RAW), ddl, options)),
+            "_cells": F.when(~F.col("_quoted"), F.split(RAW, re.escape(source.separator), -1)),
+            "_record": F.when(F.col("_quoted"), F.from_csv(F.col(RAW), ddl, options)),
         }
     )
     broken = F.col("_record._corrupt").isNotNull() | (F.size("_cells") != len(columns))
@@ -302,7 +303,7 @@ def _unclosed(source: FilesConfig) -> Column:
     bare, closed = f"(?:[^{quote}{separator}][^{separator}]*)?", f"{quote}(?:[^{quote}]|{quote}{quote})*+{quote}[^{separator}]*"
     whole = f"(?s)^(?:{closed}|{bare})(?:{separator}(?:{closed}|{bare}))*$"
     odd = (F.length(RAW) - F.length(F.replace(F.col(RAW), F.lit(source.quote), F.lit("")))) % 2 == 1
-    return F.when(F.contains(F.col(RAW), F.lit(source.quote)), F.when(odd, ~F.col(RAW).rlike(whole)))
+    return F.when(F.col("_quoted"), F.when(odd, ~F.col(RAW).rlike(whole)))
 
 
 def _from_json(source: FilesConfig, lines: DataFrame) -> DataFrame:
