@@ -86,7 +86,7 @@ QUARANTINE = Table(
         Column("reason", "string", "why it could not be used", True),
         Column("raw", "string", "the record as it came", True),
         Column("file", "string", "file that held it"),
-        Column("line", "long", "line in the file, where known"),
+        Column("line", "long", "line in the file (written by a later version)"),
     ),
 )
 
@@ -102,7 +102,7 @@ IMPRESSIONS = Table(
         Column("user_id", "string", "as spelt in the log; null: anonymous"),
         Column("item_id", "string", "as spelt in the log", True),
         Column("rank", "int", "place in what was shown, from 1", True),
-        Column("list_id", "string", "the published list it belongs to, where known"),
+        Column("list_id", "string", "the published list it belongs to (written by a later version)"),
         Column("shown_at", "timestamp", "instant, UTC", True),
         Column("outcome", "string", "ignored: shown, and not acted on (what was acted on is an event)", True),
         Column("source", "string", "name of the domain's source", True),
@@ -125,7 +125,7 @@ ITEMS = Table(
         Column("category", "string", "category"),
         Column("price", "double", "median price of one unit on valid_from"),
         Column("price_band", "string", "fixed-edge band of `price`, such as 2-5"),
-        Column("attributes", "map<string,string>", "further fields"),
+        Column("attributes", "map<string,string>", "further fields (written by a later version)"),
         Column("first_seen", "date", "date of the item's first event, or of its listing", True),
     ),
 )
@@ -206,7 +206,7 @@ INTEREST_STATES = Table(
     row="a user's recurrent state",
     key=("state_version", "user_id"),
     cluster_by=("state_version", "user_id"),
-    writers=("train", "recommend", "feedback"),
+    writers=("train", "recommend", "evaluate"),
     columns=(
         Column("state_version", "string", "hash of all that feeds the recurrence", True),
         Column("user_id", "string", "as spelt in the log", True),
@@ -231,7 +231,7 @@ ITEM_NEIGHBOURS = Table(
     row="one weight of a sparse item-item similarity",
     key=("head_version", "kind", "item_id", "neighbour_id"),
     cluster_by=("head_version", "item_id"),
-    writers=("train", "feedback"),
+    writers=("train",),
     columns=(
         Column("head_version", "string", "see `recommendations`", True),
         Column("kind", "string", "co_occurrence, or transition: what follows what in the next step", True),
@@ -254,7 +254,7 @@ RECOMMENDATIONS = Table(
     row="one place of a user's current list",
     key=("user_id", "rank"),
     cluster_by=("user_id",),
-    writers=("recommend", "feedback"),
+    writers=("recommend", "evaluate"),
     columns=(
         Column("user_id", "string", "as spelt in the log", True),
         *_LIST_COLUMNS,
@@ -280,7 +280,7 @@ DEFAULT_RECOMMENDATIONS = Table(
     name="default_recommendations",
     row="one place of the list for users who are not known",
     key=("segment", "rank"),
-    writers=("recommend",),
+    writers=("recommend", "evaluate"),
     columns=(
         Column("segment", "string", "who it is for; `all` is everybody", True),
         *_LIST_COLUMNS,
@@ -295,7 +295,7 @@ RECOMMENDATION_LOG = Table(
     row="one place of a list ever published",
     key=("list_id", "user_id", "rank"),
     cluster_by=("as_of",),
-    writers=("recommend", "feedback"),
+    writers=("recommend", "evaluate"),
     columns=(
         Column("list_id", "string", "hash of what made the publication", True),
         Column("user_id", "string", "as spelt in the log", True),

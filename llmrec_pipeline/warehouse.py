@@ -143,8 +143,8 @@ class Warehouse:
             TableError: it does not exist, its columns are not the contract's (all discrepancies are named), or Delta is too old for it.
         """
         if not self.exists(name):
-            writers = " or ".join(f"jobs/{writer}.py" for writer in TABLES[name].writers)
-            raise TableError(f"table {self.path(name)} does not exist yet; run {writers} for domain {self.domain!r} first")
+            job = f"jobs/{TABLES[name].writers[0]}.py"
+            raise TableError(f"table {self.path(name)} does not exist yet; run {job} for domain {self.domain!r} first")
         if name in self.rebuilding:
             return self.spark.createDataFrame([], self.schema(name))
         with _readable(self.path(name)):

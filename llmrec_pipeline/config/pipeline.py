@@ -224,7 +224,9 @@ class RecommendConfig(Section):
         le=20,
         description="added to the logit of items that nobody has had: above 0 lists explore new items, at the cost of what is known to be wanted",
     )
-    block_users: PositiveInt = Field(512, description="users scored at once on an executor; bounds memory to block * items")
+    block_users: PositiveInt = Field(
+        512, description="users scored at once on the driver, where train and evaluate measure; bounds memory to block * items"
+    )
     blocked_items: tuple[str, ...] = Field((), description="item ids never recommended")
 
 
