@@ -162,8 +162,8 @@ def _by_target(task: Task, users: Users, wanted: Targets) -> dict[str, Bool]:
     pairs = wanted.user * n_items + wanted.item
     kept = {"head_items": task.head[wanted.item], "tail_items": ~task.head[wanted.item]}
     for name in task.target_types:
-        of_type = users.of_type[name]
-        kept[f"target_{name}"] = np.isin(pairs, of_type.user * n_items + of_type.item)
+        of_type, known = users.of_type[name], users.of_type[name].item >= 0
+        kept[f"target_{name}"] = np.isin(pairs, (of_type.user * n_items + of_type.item)[known])
     return kept
 
 

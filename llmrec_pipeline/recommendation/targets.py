@@ -39,9 +39,12 @@ class Targets:
         return np.diff(self.offsets)
 
     def distinct(self) -> "Targets":
-        """Each of a user's items once, in item order."""
-        pairs = np.unique(np.stack([self.user, self.item.astype(np.int64)], axis=1), axis=0)
-        return self._from_pairs(pairs[:, 0], pairs[:, 1].astype(np.int32))
+        """Each of a user's items once, in item order; events with items that the catalogue lacks all stay, as nothing tells these apart."""
+        known = self.item >= 0
+        pairs = np.unique(np.stack([self.user[known], self.item[known].astype(np.int64)], axis=1), axis=0)
+        user, item = np.concatenate([self.user[~known], pairs[:, 0]]), np.concatenate([self.item[~known], pairs[:, 1]])
+        by_user = np.argsort(user, kind="stable")
+        return self._from_pairs(user[by_user], item[by_user].astype(np.int32))
 
     def within(self, mask: npt.NDArray[np.bool_]) -> "Targets":
         """Only the targets that are candidates: a masked target is no target (DESIGN 1.5). `mask` is [U, N], True = candidate.

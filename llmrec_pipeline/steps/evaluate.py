@@ -166,7 +166,7 @@ def window_task(run: Run, scorer: Scorer, popular: npt.NDArray[np.float64], ks: 
     return Task(
         item_ids=catalogue.item_ids,
         ks=ks,
-        history_edges=pipeline.joint.history_edges,
+        history_edges=scorer.weights.history_edges,
         repeats=scorer.domain.repeats,
         replicates=pipeline.evaluation.bootstrap,
         seed=pipeline.seed,

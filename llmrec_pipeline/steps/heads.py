@@ -125,15 +125,9 @@ def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, similar: S
 
 
 def read_neighbours(run: Run, head_version: str, catalogue: Catalogue) -> Similarities:
-    """The head's rows of `item_neighbours`, as rows of the catalogue.
-
-    Raises:
-        ModelError: the head has none.
-    """
+    """The head's rows of `item_neighbours`, as rows of the catalogue; none where no user has had two items."""
     rows = run.read("item_neighbours").filter(F.col("head_version") == head_version)
     found = rows.select("kind", "item_id", "neighbour_id", "weight").toArrow()
-    if not len(found):
-        raise ModelError(f"item_neighbours holds no row of head_version {head_version}; run jobs/train.py, which completes it")
     return Similarities(**{kind: _neighbours(found.filter(pc.field("kind") == kind), catalogue) for kind in KINDS})
 
 

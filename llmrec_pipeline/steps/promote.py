@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from pyspark.sql import functions as F
@@ -15,7 +16,7 @@ from llmrec_pipeline.evaluation.promotion import Figures, K, against, estimates,
 from llmrec_pipeline.interest.artefacts import load
 from llmrec_pipeline.interest.data import Histories
 from llmrec_pipeline.recommendation.scorer import Scorer
-from llmrec_pipeline.registry import CHALLENGER, CHAMPION, PREDECESSOR, PROMOTION, ROLLED_BACK
+from llmrec_pipeline.registry import CHALLENGER, CHAMPION, PREDECESSOR, PROMOTION, ROLLED_BACK, Registry
 from llmrec_pipeline.steps.dataset import day_of, load_dataset, scratch, sequences_before, user_blocks
 from llmrec_pipeline.steps.evaluate import INPUTS, window_task, window_users, write_estimates
 from llmrec_pipeline.steps.heads import Head, make_scorer, pinned_head, query_at, read_head, read_neighbours, registry_of
@@ -62,7 +63,7 @@ def promote(run: Run) -> None:
             log.warning("promote: version %s stays challenger: %s", challenger.version, reason)
         return
     publish(run, heads[CHALLENGER])
-    check_published(run, heads[CHALLENGER])
+    check_published(run, registry, heads[CHALLENGER], champion)
     registry.tag(challenger, {PROMOTION: "promoted"} | ({PREDECESSOR: str(champion.version)} if champion else {}))
     registry.drop_alias(CHALLENGER)
     registry.set_alias(CHAMPION, challenger)
@@ -81,8 +82,16 @@ def check_day(run: Run) -> None:
         )
 
 
-def check_published(run: Run, head: Head) -> None:
-    """Raises TableError where the current lists are another version's: those of a later day may have come meanwhile."""
+def check_published(run: Run, registry: Registry, head: Head, champion: Any) -> None:
+    """Looks once more before the alias moves.
+
+    Raises:
+        ModelError: the champion is not the one that the run found: another run moved the alias meanwhile.
+        TableError: the current lists are another version's: those of a later day may have come meanwhile.
+    """
+    found, now = (version and version.version for version in (champion, registry.champion()))
+    if now != found:
+        raise ModelError(f"version {now} of {registry.name} became champion meanwhile, expected {found}; run this again")
     other = run.read("recommendations").filter(F.col("head_version") != head.head_version).first()
     if other:
         raise TableError(

@@ -1,6 +1,7 @@
 """Advances states, scores every known user on the executors, publishes the lists (DESIGN 1.5)."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import reduce
@@ -11,6 +12,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from llmrec_pipeline.config import Settings
 from llmrec_pipeline.errors import ConservationError, TableError
 from llmrec_pipeline.interest.data import Query
 from llmrec_pipeline.interest.state import States
@@ -64,11 +66,13 @@ def publish(run: Run, head: Head) -> None:
         sequences = sequences_before(run, until)  # before the catalogue, which is to hold all that they name
         dataset = load_dataset(run, until)
         neighbours = read_neighbours(run, head.head_version, dataset.catalogue)
+        scorer = make_scorer(
+            run, head, dataset, query, neighbours
+        )  # refuses vectors of another encoder, which no state must take
     with run.stage("states"):
         states = advance_states(run, head.model, dataset, head.state_version, until, sequences)
-    scorer = make_scorer(run, head, dataset, query, neighbours)
     with run.stage("score"):
-        ranker = Ranker(scorer, dataset.titles, run.settings.pipeline.recommend.top_k, run.settings.pipeline.seed)
+        ranker = Ranker.of(scorer, dataset.titles, run.settings)
         lists = _lists(run, ranker, sequences.select("user_id").distinct(), states, query)
         made = _published(lists, head, publication, query).persist()
         _check(run, made, scorer)
@@ -111,15 +115,28 @@ class Ranker:
     titles: tuple[str | None, ...]  # [N]
     k: int
     seed: int
+    block_users: int
+
+    @staticmethod
+    def of(scorer: Scorer, titles: tuple[str | None, ...], settings: Settings) -> "Ranker":
+        config = settings.pipeline.recommend
+        return Ranker(scorer, titles, config.top_k, settings.pipeline.seed, config.block_users)
 
     def __call__(self, states: pa.Table) -> pa.Table:
         """Rows of LIST_SCHEMA for a bucket of states."""
-        ordered = states.sort_by([("user_id", "ascending")])
-        return self.lists(States.from_arrow(ordered, self.scorer.model.layout))
+        layout = self.scorer.model.layout
+        return self._by_block(states, lambda block: self.lists(States.from_arrow(block, layout)))
 
     def without_history(self, users: pa.Table) -> pa.Table:
         """Rows of LIST_SCHEMA for users of whom no behaviour is known."""
-        return self.lists(States.empty(np.array(sorted(users["user_id"].to_pylist())), self.scorer.model.layout))
+        layout = self.scorer.model.layout
+        return self._by_block(users, lambda block: self.lists(States.empty(np.array(block["user_id"].to_pylist()), layout)))
+
+    def _by_block(self, rows: pa.Table, lists: Callable[[pa.Table], pa.Table]) -> pa.Table:
+        """The lists of a bucket, whose users are scored in equal parts of at most `block_users`."""
+        ordered = rows.sort_by([("user_id", "ascending")])
+        size = -(-len(ordered) // -(-len(ordered) // self.block_users))
+        return pa.concat_tables([lists(ordered.slice(start, size)) for start in range(0, len(ordered), size)])
 
     def lists(self, states: States) -> pa.Table:
         scores = self.scorer.score(states)

@@ -35,7 +35,7 @@ def rollback(run: Run) -> None:
     check_day(run)
     head = pinned_head(run, registry, predecessor)
     publish(run, head)
-    check_published(run, head)
+    check_published(run, registry, head, champion)
     told = f"rolled back to version {predecessor.version}"
     registry.tag(champion, {ROLLED_BACK: str(predecessor.version), PROMOTION: told})
     registry.set_alias(CHAMPION, predecessor)

@@ -61,7 +61,9 @@ def _print_tables(console: Console, warehouse: Warehouse) -> None:
 
 
 def _print_metrics(console: Console, run: Run) -> None:
-    rows = run.read("evaluation").filter((F.col("evaluation_id") == run.versions["evaluation_id"]) & (F.col("k") == K)).collect()
+    ks = run.settings.pipeline.evaluation.ks
+    k = K if K in ks else max(ks)
+    rows = run.read("evaluation").filter((F.col("evaluation_id") == run.versions["evaluation_id"]) & (F.col("k") == k)).collect()
     found = {(row["model"], row["slice"], row["metric"]): row for row in rows}
     first = found["joint", "all", "ndcg"]
     days, left_out = run.settings.pipeline.evaluation.window_days, run.counts.get("targets_not_candidates", 0)
@@ -69,10 +71,10 @@ def _print_metrics(console: Console, run: Run) -> None:
     title += f"; {left_out:,} targets are no candidates, left out for all" if left_out else ""
     table = Table(
         "model",
-        f"NDCG@{K}",
-        f"HR@{K}",
-        f"recall@{K}",
-        f"MRR@{K}",
+        f"NDCG@{k}",
+        f"HR@{k}",
+        f"recall@{k}",
+        f"MRR@{k}",
         "NDCG, first-time",
         "joint better by (95%)",
         title=title,
@@ -87,11 +89,11 @@ def _print_metrics(console: Console, run: Run) -> None:
         margin = f"{difference['value']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]" if difference else ""
         table.add_row(label, *cells, f"{fresh['value']:.4f}" if fresh else "", margin)
     console.print(table)
-    for line in shortfalls({model: found.get((f"joint - {model}", "all", "ndcg")) for model in LABELS if model != "joint"}):
+    for line in shortfalls({model: found.get((f"joint - {model}", "all", "ndcg")) for model in LABELS if model != "joint"}, k):
         console.print(Text(line, style="bold red"))
 
 
-def shortfalls(differences: dict[str, object]) -> list[str]:
+def shortfalls(differences: dict[str, object], k: int = K) -> list[str]:
     """Where the joint model does not hold what it promises: not below any baseline, and no interval against p or s wholly below 0."""
     lines = []
     for model, row in differences.items():
@@ -100,7 +102,7 @@ def shortfalls(differences: dict[str, object]) -> list[str]:
             continue
         value, low, high = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[index]
         if (high < 0) if model in PARTS else (value < 0):
-            lines.append(f"joint is below {LABELS[model]}: NDCG@{K} {value:+.4f}, 95% interval [{low:+.4f}, {high:+.4f}]")
+            lines.append(f"joint is below {LABELS[model]}: NDCG@{k} {value:+.4f}, 95% interval [{low:+.4f}, {high:+.4f}]")
     return lines
 
 
@@ -122,7 +124,7 @@ def _print_users(console: Console, warehouse: Warehouse) -> None:
             .orderBy("rank")
             .collect()
         )
-        table = Table("recent behaviours", "recommended", title=f"User {user}", title_justify="left")
+        table = Table("recent behaviours", "recommended", title=Text(f"User {user}"), title_justify="left")
         listed = [f"{row['rank']:>2}. {row['title'] or row['item_id']}" for row in places]
         for i in range(max(len(lines), len(listed))):
             table.add_row(Text(lines[i]) if i < len(lines) else "", Text(listed[i]) if i < len(listed) else "")

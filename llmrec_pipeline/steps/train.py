@@ -41,6 +41,7 @@ from llmrec_pipeline.tracking import Run
 Groups = npt.NDArray[np.int64]
 log = logging.getLogger("llmrec")
 INPUTS = ("events", "items", "user_sequences", "text_embeddings")
+NEIGHBOUR_SCHEMA = "kind string, item_id string, neighbour_id string, weight float"
 
 
 def train(run: Run) -> None:
@@ -56,6 +57,12 @@ def train(run: Run) -> None:
     existing = registry.find(head)
     if existing:
         log.info("train: head_version %s exists (version %s of %s)", head, existing.version, registry.name)
+        newest = registry.newest()
+        if newest.version != existing.version:
+            log.warning(
+                "train: version %s is newer: evaluate takes that one, and so does recommend where there is no champion",
+                newest.version,
+            )
         with registry.files(existing) as folder:
             found = read_head(folder)
         _complete(run, found, None, last)
@@ -318,11 +325,9 @@ def _write_neighbours(run: Run, head: Head, dataset: Dataset, found: Similaritie
     import pandas as pd
 
     rows = pd.concat([_rows(kind, getattr(found, kind), dataset.catalogue.item_ids) for kind in KINDS])
-    df = run.spark.createDataFrame(rows).withColumns(
-        {"head_version": F.lit(head.head_version), "trained_until": F.lit(day_of(head.start))}
-    )
-    typed = df.withColumn("weight", F.col("weight").cast("float")).select(*ITEM_NEIGHBOURS.column_names)
-    run.counts["neighbours"] = run.warehouse.insert_new("item_neighbours", typed, f"t.head_version = '{head.head_version}'")
+    given = {"head_version": F.lit(head.head_version), "trained_until": F.lit(day_of(head.start))}
+    df = run.spark.createDataFrame(rows, NEIGHBOUR_SCHEMA).withColumns(given).select(*ITEM_NEIGHBOURS.column_names)
+    run.counts["neighbours"] = run.warehouse.insert_new("item_neighbours", df, f"t.head_version = '{head.head_version}'")
     run.wrote("item_neighbours")
 
 

@@ -12,6 +12,7 @@ from llmrec_pipeline.tracking import Run
 
 STATE_PACKAGES = ("encoding", "interest")
 HEAD_PACKAGES = ("collaborative", "recommendation")
+SERVING_PACKAGES = ("interest", *HEAD_PACKAGES)  # of what scores a head that was trained before
 
 
 @lru_cache
@@ -38,7 +39,8 @@ def state_version(settings: Settings, encoder_id: str, until: int, inputs: dict[
             "inputs": inputs,
             "encoder_id": encoder_id,
             "until": until,
-            "config": settings.digest("seed", "interest", "evaluation"),
+            "config": settings.digest("seed", "interest"),
+            "window_days": settings.pipeline.evaluation.window_days,
             "mapping": settings.mapping_hash,
             "source": source_hash(STATE_PACKAGES),
         }
@@ -60,7 +62,7 @@ def list_id(settings: Settings, head: str, as_of: int, inputs: dict[str, str]) -
             "as_of": as_of,
             "inputs": inputs,
             "config": settings.digest("recommend"),
-            "source": source_hash(HEAD_PACKAGES),
+            "source": source_hash(SERVING_PACKAGES),
         }
     )
 
@@ -73,18 +75,18 @@ def comparison_id(settings: Settings, heads: dict[str, str], days: tuple[int, in
             "days": days,
             "inputs": inputs,
             "config": settings.digest("evaluation", "promotion", "recommend"),
-            "source": source_hash(("evaluation", *HEAD_PACKAGES)),
+            "source": source_hash(("evaluation", *SERVING_PACKAGES)),
         }
     )
 
 
 def evaluation_id(settings: Settings, head: str, inputs: dict[str, str]) -> str:
-    packages = ("evaluation", *HEAD_PACKAGES)
+    """What makes the figures of a head."""
     return hash_json(
         {
             "head_version": head,
             "inputs": inputs,
             "config": settings.digest("evaluation", "recommend"),
-            "source": source_hash(packages),
+            "source": source_hash(("evaluation", *SERVING_PACKAGES)),
         }
     )

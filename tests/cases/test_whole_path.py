@@ -72,6 +72,19 @@ def test_10_baskets_of_equal_time_leave_no_next_step_and_it_says_so(
     assert lists["basis"].unique().to_list() == ["joint"]  # eight behaviours each
 
 
+def test_10_a_log_in_which_nobody_has_two_items_is_trained_on_and_served(
+    tmp_path: Path, make_settings: Make, run_job: RunJob
+) -> None:
+    with (CASES / "10-ties.csv").open() as file:
+        header, *rows = csv.reader(file)
+    first = {row[header.index("guest")]: row for row in reversed(rows)}
+    (tmp_path / "first.csv").write_text("\n".join(",".join(row) for row in [header, *first.values()]) + "\n")
+    runs = run_all(run_job, make_settings(ties(tmp_path / "first.csv", step_by="row"), *SMALL, "evaluation.window_days=14"))
+    assert runs["ingest"].counts["used"] == 60
+    assert runs["train"].counts["neighbours"] == 0
+    assert read(runs["recommend"], "recommendations")["user_id"].n_unique() == 60
+
+
 def hit_rates(orders: list[tuple[str, list[str]]]) -> dict[str, float]:
     """Leave-one-out HR@10 with what is seen masked: of the ten highest ids, and of item-kNN on the others."""
     numbers = [[int(item.removeprefix("p")) for item in items] for _, items in orders]

@@ -111,6 +111,16 @@ def test_slices_of_targets_rank_them_among_all_candidates() -> None:
     }
 
 
+def test_an_item_that_the_catalogue_lacks_is_in_no_slice_of_targets() -> None:
+    events = {"view": Targets.of([[3], [0]]), "buy": Targets.of([[1], [-1]])}
+    users = plain_users(Targets.of([[1, 3], [-1, 0]]), np.array([1, 1]), np.array(["x", "y"]), np.zeros((2, 4), dtype=bool))
+    task = smaller(4, ks=(2,), target_types=("view", "buy"))
+    scores = {"m": np.array([[4.0, 3.0, 2.0, 1.0]] * 2)}
+    rows = finish(evaluate_block(task, scores, np.ones((2, 4), dtype=bool), replace(users, of_type=events)))
+    bought = pick(rows, slice="target_buy", metric="recall")
+    assert (bought.value, bought.n) == (1.0, 1)  # of x item 1, at rank 2, and not the last one beside it
+
+
 def test_half_of_the_events_makes_the_head() -> None:
     assert head_items(np.array([1.0, 5.0, 0.0, 2.0, 2.0])).tolist() == [False, True, False, False, False]
     assert head_items(np.array([3.0, 2.0, 2.0])).tolist() == [True, True, False]

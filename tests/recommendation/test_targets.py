@@ -8,10 +8,10 @@ from llmrec_pipeline.recommendation import Targets
 
 
 def test_distinct_keeps_each_item_once_and_within_only_candidates() -> None:
-    targets = Targets.of([[3, 1, 3], [], [0, -1]])
-    assert targets.user.tolist() == [0, 0, 0, 2, 2]
+    targets = Targets.of([[3, 1, 3], [], [0, -1, -1]])
+    assert targets.user.tolist() == [0, 0, 0, 2, 2, 2]
     once = targets.distinct()
-    assert (once.offsets.tolist(), once.item.tolist()) == ([0, 2, 2, 4], [1, 3, -1, 0])
+    assert (once.offsets.tolist(), once.item.tolist()) == ([0, 2, 2, 5], [1, 3, -1, -1, 0])
     mask = np.array([[True, True, True, False]] * 3)
     inside = targets.within(mask)
     assert (inside.offsets.tolist(), inside.item.tolist()) == ([0, 1, 1, 2], [1, 0])

@@ -128,7 +128,14 @@ def test_from_the_first_champion_to_a_better_one_and_back(clicks_copy, monkeypat
         patch.setattr(rollback_step, "publish", lambda *_: None)  # as where lists of a later day have come meanwhile
         with pytest.raises(TableError, match=rf"lists of version {equal} as of .* stand, expected {first}"):
             run_step("rollback", path.settings())
+    with monkeypatch.context() as patch:
+        registry = registry_of(path)
+        patch.setattr(rollback_step, "publish", lambda *_: registry.set_alias("champion", registry.numbered("1")))
+        with pytest.raises(ModelError, match=r"version 1 of .* became champion meanwhile, expected 2; run this again"):
+            run_step("rollback", path.settings())
+        registry.set_alias("champion", registry.numbered("2"))
     assert aliases(path) == {"champion": equal}
+    assert tag(path, equal, "promotion") == "promoted"
     back = run_step("rollback", path.settings())
     assert back.versions["head_version"] == first
     assert aliases(path) == {"champion": first}
@@ -145,9 +152,12 @@ def test_a_worse_or_broken_challenger_is_refused_and_nothing_that_serves_changes
     path = clicks_copy
     served_now = served(path)
     copy_encoder(path, "before")
-    champion = register(path, "champion of another encoder", encoder_id="before")
+    champion = register(path, "champion of another encoder", encoder_id="before", state_version="of another encoder")
     registry_of(path).set_alias("champion", registry_of(path).newest())
     before, lists = watched(path), pl.read_delta(path.warehouse.path("recommendations"))
+    with pytest.raises(ModelError, match=r"encoder_id is .* by the config, the head was trained on before"):
+        path.run("recommend")
+    assert watched(path) == before  # no state has taken vectors that are not its own
     worse = register(path, "worse", weights={"cf_weight": [-5.0] * 4})
     assert promote(path).counts["promoted"] == 0
     refusal = tag(path, worse, "promotion")
