@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.reading import BROKEN, FILE, HEADER, RAW, Records
-from llmrec_pipeline.behaviour.values import AMBIGUOUS, hash128, parse_number, text_of, with_time
+from llmrec_pipeline.behaviour.values import AMBIGUOUS, LARGEST, hash128, parse_number, text_of, with_time
 from llmrec_pipeline.config import DomainConfig, ListConfig
 from llmrec_pipeline.errors import InputError, nearest
 from llmrec_pipeline.tables import EVENTS, IMPRESSIONS, ITEM_FIELDS, QUARANTINE
@@ -20,7 +20,6 @@ RECORD, VALUE, PLACE = "_record_id", "value", "_place"
 FLAGS = (REASON, RAW, FILE, AMBIGUOUS)
 IGNORED = "ignored"
 Checks = list[tuple[str | Column, Column]]  # (reason, or the column that holds it; condition)
-LARGEST = 1e15  # of a quantity or price: beyond it doubles no longer tell cents apart
 MAPPED = (
     "event_id",
     "user_id",
@@ -75,9 +74,8 @@ def parse_events(rows: DataFrame, domain: DomainConfig, columns: list[str], time
     source = F.lit(domain.source.name)
     own = "event_id" in domain.columns
     identity = hash128(source, text_of(domain.columns["event_id"])) if own else _record_identity(source, columns)
-    return _typed(rows, domain, domain.columns, identity, time_format).transform(
-        _flagged(domain, last_date, _event_checks(domain))
-    )
+    checks = _event_checks(domain) + ([("no event id", F.col("_event_id").isNull())] if own else [])
+    return _typed(rows, domain, domain.columns, identity, time_format).transform(_flagged(domain, last_date, checks))
 
 
 def parse_records(rows: DataFrame, domain: DomainConfig, columns: list[str], time_format: str, last_date: str) -> DataFrame:
@@ -102,10 +100,11 @@ def parse_elements(
 ) -> tuple[DataFrame, DataFrame]:
     """Events and impressions of the elements of the list `name`, each with the flags that `parse_events` gives.
 
-    An element of a history is one of a user at a place, whatever record repeats it; one that was shown belongs to its record.
+    An element of a history is one of a user at a place, whatever record repeats it; one that was shown belongs to its record, and so
+    does one of nobody who is named.
     """
     listed, source = domain.lists[name], F.lit(domain.source.name)
-    whose = F.col("user_id_") if listed.into == "events" else F.col(RECORD)
+    whose = F.coalesce("user_id_", RECORD) if listed.into == "events" else F.col(RECORD)
     identity = hash128(source, whose, F.lit(name), F.col(PLACE).cast("string"), F.col(VALUE))
     kind = listed.event_type or next(iter(domain.event_types))
     mapping = domain.columns | {"item_id": listed.item_id, "event_type": f"'{kind}'", "position": PLACE}

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.values import clean_text, has_text, parse_number
+from llmrec_pipeline.behaviour.values import LARGEST, clean_text, has_text, parse_number
 from llmrec_pipeline.config import DomainConfig
 from llmrec_pipeline.tables import ITEM_FIELDS, ITEMS
 
@@ -69,7 +69,10 @@ def items_to_derive(events: DataFrame, known: DataFrame) -> DataFrame:
 
 
 def catalogue_items(records: DataFrame, known: DataFrame, domain: DomainConfig, delivered: str) -> DataFrame:
-    """Catalogue rows that a file of its own adds to `known`: new items from the start, changed texts from `delivered` on."""
+    """Catalogue rows that a file of its own adds to `known`: new items from the start, changed texts from `delivered` on.
+
+    A file that comes after its time says what holds from the newest known row's date on: what was said last stands.
+    """
     mapped = domain.items.columns
     texts = [
         clean_text(F.expr(mapped[n]).cast("string")).alias(n) if n in mapped else F.lit(None).cast("string").alias(n)
@@ -78,12 +81,17 @@ def catalogue_items(records: DataFrame, known: DataFrame, domain: DomainConfig, 
     decimal, thousands = (domain.items.source or domain.source).decimal, (domain.items.source or domain.source).thousands
     price = parse_number(F.expr(mapped.get("price", "NULL")).cast("string"), decimal, thousands)
     item_id = F.expr(mapped["item_id"]).cast("string").alias("item_id")
-    listed = records.select(item_id, *texts, price.alias("price")).filter(F.trim("item_id") != "")
+    listed = records.select(item_id, *texts, F.when(price < LARGEST, price).alias("price")).filter(F.trim("item_id") != "")
     spelling = Window.partitionBy("item_id").orderBy(*[F.col(name).asc_nulls_last() for name in (*ITEM_FIELDS, "price")])
     distinct = listed.withColumn("_n", F.row_number().over(spelling)).filter("_n = 1").drop("_n")
     newest = Window.partitionBy("item_id").orderBy(F.col("valid_from").desc())
     current = known.withColumn("_n", F.row_number().over(newest)).filter("_n = 1")
-    current = current.select("item_id", "first_seen", *[F.col(n).alias(f"_{n}") for n in (*ITEM_FIELDS, "price_band")])
+    current = current.select(
+        "item_id",
+        "first_seen",
+        F.col("valid_from").alias("_since"),
+        *[F.col(n).alias(f"_{n}") for n in (*ITEM_FIELDS, "price_band")],
+    )
     joined = distinct.withColumn("price_band", price_band(F.col("price"), domain.items.price_edges)).join(
         current, on="item_id", how="left"
     )
@@ -92,7 +100,8 @@ def catalogue_items(records: DataFrame, known: DataFrame, domain: DomainConfig, 
         changed = changed | ~F.col(name).eqNullSafe(F.col(f"_{name}"))
     new = F.col("first_seen").isNull()
     rows = joined.filter(new | changed).withColumn(
-        "valid_from", F.when(new, F.lit(ALWAYS)).otherwise(F.lit(delivered)).cast("date")
+        "valid_from",
+        F.when(new, F.lit(ALWAYS).cast("date")).otherwise(F.greatest(F.lit(delivered).cast("date"), F.col("_since"))),
     )
     return _as_items(rows.withColumn("first_seen", F.coalesce("first_seen", F.lit(ALWAYS).cast("date"))), domain)
 

@@ -91,7 +91,10 @@ def _read_files(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]
         lines = _lines(spark, source, listing.files)
         names = _headers(spark, source, (*listing.files, *listing.damaged))
         rows = _with_file(spark, _parsed(source, lines, names, listing.files), files)
-        units, headers = _with_file(spark, lines.select("_uri"), files).select(FILE), len(listing.files) * source.has_header
+        units, headers = (
+            _with_file(spark, lines.select("_uri"), files).select(FILE),
+            sum(file.uri in names for file in listing.files),
+        )
     if whole is not None:
         whole = _with_file(spark, whole, files)
         rows, units = rows.unionByName(whole, allowMissingColumns=True), units.unionByName(whole.select(FILE))

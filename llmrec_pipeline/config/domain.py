@@ -153,6 +153,10 @@ class DomainConfig(Section):
                 )
         if self.lists and self.source.redelivery == "replace":
             raise ValueError("source.redelivery is replace, but lists hold the behaviours; their elements can only be added")
+        if "event_id" in self.columns and self.source.redelivery == "replace":
+            raise ValueError(
+                "source.redelivery is replace, but columns declares event_id, by which a corrected record is the known one; leave out one of them"
+            )
         for name, listed in self.lists.items():
             if listed.into == "events" and listed.event_type is None:
                 raise ValueError(f"lists.{name} becomes events, but has no event_type")

@@ -1,8 +1,9 @@
 """How to run: `conf/pipeline.yaml`."""
 
+from datetime import date
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from llmrec_pipeline.config.section import NonNegative, Section, Share
 
@@ -225,7 +226,7 @@ class RecommendConfig(Section):
         description="added to the logit of items that nobody has had: above 0 lists explore new items, at the cost of what is known to be wanted",
     )
     block_users: PositiveInt = Field(
-        512, description="users scored at once on the driver, where train and evaluate measure; bounds memory to block * items"
+        512, description="users scored at once, by a task or on the driver; bounds memory to block * items"
     )
     blocked_items: tuple[str, ...] = Field((), description="item ids never recommended")
 
@@ -295,5 +296,16 @@ class PipelineConfig(Section):
     recommend: RecommendConfig = RecommendConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()
+
+    @field_validator("day")
+    @classmethod
+    def _is_a_date(cls, day: str | None) -> str | None:
+        if day is not None:
+            try:
+                date.fromisoformat(day)
+            except ValueError as error:
+                raise ValueError(f"{error}; expected a date such as 2011-11-30") from None
+        return day

@@ -187,7 +187,8 @@ def count_fates(records: Records, parsed: DataFrame, units: dict[int, int]) -> F
         InputError: there is no record, or a file's lines end in a way that hides them.
         ConservationError: the counts disagree.
     """
-    measures = [F.count(F.lit(1)).alias("n"), F.min("event_date").alias("low"), F.max("event_date").alias("high")]
+    date = F.when(F.col(REASON).isNull(), F.col("event_date"))  # another's may lie beyond the years that Python knows
+    measures = [F.count(F.lit(1)).alias("n"), F.min(date).alias("low"), F.max(date).alias("high")]
     rows = parsed.groupBy(FILE, REASON).agg(*measures, F.count_if(AMBIGUOUS).alias("ambiguous")).collect()
     headers = sum(row["n"] for row in rows if row[REASON] == HEADER)
     if headers < records.headers:

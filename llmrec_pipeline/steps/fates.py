@@ -52,5 +52,5 @@ def _print_reasons(console: Console, delivery: Delivery) -> None:
     )
     for reason, count in sorted(delivery.fates.by_reason.items(), key=lambda item: (-item[1], item[0])):
         example = examples.get(HEADER if reason == "repeated header" else reason, "")
-        table.add_row(reason, f"{count:,}", printable(example), NEXT_STEP.get(reason, ""))
+        table.add_row(printable(reason), f"{count:,}", printable(example), NEXT_STEP.get(reason, ""))
     console.print(table)

@@ -101,7 +101,11 @@ def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> None:
     fates = delivery.fates
     if fates.span is None:
         return
-    span = in_range("event_date", *fates.span)
+    domain = run.settings.domain
+    dated = (
+        "event_id" not in domain.columns and not domain.lists
+    )  # a record's hash takes its time in; an order line may come again later
+    span = in_range("event_date", *fates.span) if dated else "true"
     insert = run.warehouse.insert_new
     inserted = replace_events(run, delivery, gone, span) if gone else insert("events", delivery.events, span)
     if delivery.elements:

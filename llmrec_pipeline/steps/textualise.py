@@ -24,7 +24,7 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
     What changed is found by comparing fingerprints: history enters only as a scan of keys (law 4).
     """
     domain, warehouse = run.settings.domain, run.warehouse
-    events, items = run.read("events"), run.read("items")
+    events, items = run.read("events", pinned=True), run.read("items", pinned=True)  # items come after the events that name them
     warehouse.rebuilding.update(TABLES if rebuild else ())
     fresh = warehouse.create(TABLES) | warehouse.rebuilding
     with run.stage("texts"):

@@ -48,3 +48,30 @@ def test_a_column_that_the_catalogue_lacks_is_named(domain: dict[str, Any], make
     domain["items"]["columns"]["title"] = "lable"
     with pytest.raises(InputError, match=r"items\.columns\.title: 'lable' does not fit the file: .*did you mean 'label'"):
         run_job("ingest", make_settings(domain))
+
+
+def test_what_the_catalogue_says_last_stands_whatever_day_is_run(
+    domain: dict[str, Any], tmp_path: Path, make_settings: Make, run_job: RunJob
+) -> None:
+    """The older day is run again when the catalogue says something new: its text is current, and running it once more changes nothing."""
+    log, catalogue = tmp_path / "log.csv", tmp_path / "items.csv"
+    titles = {1: "Tea", 3: "Green tea", 2: "Greenest tea"}
+    for day, title in titles.items():
+        log.write_text(f"user,item,time\nu1,i1,2024-01-0{day} 10:00:00\n")
+        catalogue.write_text(f"sku,label\ni1,{title}\n")
+        run = run_job("ingest", make_settings(domain))
+    rows = run.warehouse.read("items").orderBy("valid_from").collect()
+    assert [(str(row["valid_from"]), row["title"]) for row in rows] == [("1970-01-01", "Tea"), ("2024-01-03", "Greenest tea")]
+    version = run.warehouse.version("items")
+    assert run_job("ingest", make_settings(domain)).warehouse.version("items") == version
+
+
+def test_a_price_that_is_no_amount_is_none(domain: dict[str, Any], tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    (tmp_path / "items.csv").write_text("sku,label,price\ni1,Tea,NaN\ni2,Mug,Infinity\ni3,Hat,2.5\n")
+    domain["items"]["columns"]["price"] = "price"
+    rows = run_job("ingest", make_settings(domain)).warehouse.read("items").orderBy("item_id").collect()
+    assert [(row["item_id"], row["price"], row["price_band"]) for row in rows] == [
+        ("i1", None, None),
+        ("i2", None, None),
+        ("i3", 2.5, "2-5"),
+    ]

@@ -102,6 +102,18 @@ def test_a_damaged_correction_replaces_nothing(
     assert run.warehouse.read("events").count() == 4
 
 
+def test_a_declared_identity_cannot_be_replaced(make_settings: Make) -> None:
+    columns = {"user_id": "user", "item_id": "item", "event_type": "'buy'", "event_time": "time", "event_id": "line"}
+    domain: dict[str, Any] = {
+        "name": "shop",
+        "source": {"path": "log.csv", "redelivery": "replace"},
+        "columns": columns,
+        "event_types": {"buy": {"target": True, "template": {"en": "bought"}}},
+    }
+    with pytest.raises(ConfigError, match=r"source\.redelivery is replace, but columns declares event_id"):
+        make_settings(domain)
+
+
 def test_lists_can_only_be_added(make_settings: Make) -> None:
     domain: dict[str, Any] = {
         "name": "shop",

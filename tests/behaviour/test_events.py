@@ -291,3 +291,47 @@ def test_another_mapping_on_the_same_tables_asks_for_a_rebuild(tmp_path: Path, m
     with pytest.raises(TableError, match="belongs to domain 'theirs'"):
         run_job("ingest", changed)
     assert other.root.endswith("/other")
+
+
+LINES = PLAIN | {"event_id": "line"}
+
+
+def test_a_declared_identity_that_comes_again_on_another_date_is_known(
+    tmp_path: Path, make_settings: Make, run_job: RunJob
+) -> None:
+    header = "line,user,item,time,action"
+    first = write(tmp_path / "first.csv", header, "17,u1,tea,2024-11-01 10:00:00,buy")
+    again = write(tmp_path / "again.csv", header, "17,u1,tea,2024-11-02 09:00:00,buy", "18,u1,mug,2024-11-02 09:00:00,buy")
+    run_job("ingest", make_settings(domain(first, LINES)))
+    run = run_job("ingest", make_settings(domain(again, LINES)))
+    assert (run.counts["used"], run.counts["duplicates_known"]) == (1, 1)
+    rows = run.warehouse.read("events").select("item_id", "event_date").orderBy("item_id").collect()
+    assert [(row["item_id"], str(row["event_date"])) for row in rows] == [("mug", "2024-11-02"), ("tea", "2024-11-01")]
+
+
+def test_records_without_the_declared_identity_go_to_quarantine(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    rows = ["17,u1,tea,2024-11-01 10:00:00,buy", ",u1,mug,2024-11-01 10:00:00,buy", " ,u2,jam,2024-11-01 10:00:00,buy"]
+    file = write(tmp_path / "log.csv", "line,user,item,time,action", *rows)
+    run = run_job("ingest", make_settings(domain(file, LINES)))
+    assert fates(run) == (3, 1, 0, 2)
+    assert reasons(run) == {"no event id": 2}
+
+
+def test_times_of_absurd_size_are_quarantined_and_end_nothing(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    times = ["1572566400", "1572566400000", "1" * 28, "-99999999999999"]
+    file = write(tmp_path / "log.csv", "user,item,time,action", *[f"u1,i{n},{time},buy" for n, time in enumerate(times)])
+    run = run_job("ingest", make_settings(domain(file, PLAIN, time_formats=["epoch_seconds"])))
+    assert fates(run) == (4, 1, 0, 3)
+    assert [row["item_id"] for row in run.warehouse.read("events").collect()] == ["i0"]
+
+
+def test_a_file_without_any_record_stops_nothing(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    write(tmp_path / "logs/a.csv", "user,item,time,action", "u1,tea,2024-11-01 10:00:00,buy")
+    (tmp_path / "logs/b.csv").write_bytes(b"\xef\xbb\xbf\n")
+    run = run_job("ingest", make_settings(domain(tmp_path / "logs", PLAIN)))
+    assert fates(run) == (1, 1, 0, 0)
+
+
+def test_a_day_that_no_calendar_has_is_refused_before_anything_is_read(tmp_path: Path, make_settings: Make) -> None:
+    with pytest.raises(ConfigError, match=r"day = '2011-02-30': .*; expected a date such as"):
+        make_settings(domain(tmp_path / "none.csv", PLAIN), "day='2011-02-30'")
