@@ -104,14 +104,14 @@ def one_round(spark: Any, log: Path) -> dict[str, Any]:
 
 def increments() -> list[dict[str, Any]]:
     """Turns of a first load and increments on top of it: the code of both is warm, or their seconds could not be compared."""
-    files = {"first": log_csv()} | {str(share): increment_csv(share) for share in SHARES}
+    known = pd.read_csv(log_csv(), dtype=str, keep_default_na=False)
+    files = {"first": log_csv()} | {str(share): increment_csv(known, share) for share in SHARES}
     return [one_growth(files) for _ in range(REPEATS + 1)][1:]  # the first one warms up
 
 
-def increment_csv(share: float) -> Path:
+def increment_csv(known: pd.DataFrame, share: float) -> Path:
     """A share of new records, by users of another name; 0: a thousand records that are known."""
     file = WORK / f"more-{share}.csv"
-    known = pd.read_csv(log_csv(), dtype=str, keep_default_na=False)
     new = known.sample(frac=share, random_state=17)
     new = (
         new.assign(**{"Customer ID": f"{share}-" + new["Customer ID"], "Invoice": new["Invoice"] + f"-{share}"})

@@ -296,7 +296,6 @@ class PipelineConfig(Section):
     recommend: RecommendConfig = RecommendConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
-
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()
 
