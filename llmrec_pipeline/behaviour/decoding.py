@@ -4,10 +4,11 @@ import bz2
 import codecs
 import gzip
 import io
-import re
 from collections.abc import Callable, Iterable, Iterator
 
-INVALID = re.compile("[\udc80-\udcff]")
+INVALID = "\udcff"  # a lone surrogate: no text that can be decoded has it
+MARKED = "llmrec.marked"
+codecs.register_error(MARKED, lambda error: (INVALID, error.end))  # type: ignore[attr-defined]
 OPENERS: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
     ".bz2": bz2.BZ2File,
@@ -20,9 +21,9 @@ def decoded_lines(content: bytes, name: str, charset: str) -> Iterator[Line]:
     packed = next((opener for suffix, opener in OPENERS.items() if name.endswith(suffix)), None)
     stream: io.BufferedIOBase = packed(io.BytesIO(content)) if packed else io.BytesIO(content)
     reason = f"not {codecs.lookup(charset).name}"
-    for line in io.TextIOWrapper(io.BufferedReader(stream), encoding=charset, errors="surrogateescape", newline="\n"):
+    for line in io.TextIOWrapper(io.BufferedReader(stream), encoding=charset, errors=MARKED, newline="\n"):
         text = line.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff")
-        yield (INVALID.sub("\ufffd", text), reason) if INVALID.search(text) else (text, None)
+        yield (text.replace(INVALID, "\ufffd"), reason) if INVALID in text else (text, None)
 
 
 def joined_records(lines: Iterable[Line], quote: str, longest: int) -> Iterator[Line]:

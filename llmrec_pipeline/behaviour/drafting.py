@@ -381,7 +381,7 @@ def _time_formats(guess: Guess) -> str:
 
 
 def _items(guess: Guess) -> list[str]:
-    fields = {field: guess.roles[field] for field in ("title", "brand", "category", "price") if field in guess.roles}
+    fields = {field: guess.roles[field] for field in ("title", "brand", "category") if field in guess.roles}
     return [_line(field, scalar(sql(column)), comment) for field, (column, comment) in fields.items()]
 
 

@@ -9,6 +9,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from llmrec_pipeline.behaviour.ansi import check_total
 from llmrec_pipeline.behaviour.reading import BROKEN, FILE, HEADER, RAW, Records
 from llmrec_pipeline.behaviour.values import AMBIGUOUS, LARGEST, hash128, parse_number, text_of, with_time
 from llmrec_pipeline.config import DomainConfig, ListConfig
@@ -16,7 +17,7 @@ from llmrec_pipeline.errors import InputError, nearest
 from llmrec_pipeline.tables import EVENTS, IMPRESSIONS, ITEM_FIELDS, QUARANTINE
 
 REASON = "reason"
-RECORD, VALUE, PLACE = "_record_id", "value", "_place"
+RECORD, VALUE, PLACE, USER, OWN = "_record_id", "value", "_place", "_user", "_own"
 FLAGS = (REASON, RAW, FILE, AMBIGUOUS)
 IGNORED = "ignored"
 Checks = list[tuple[str | Column, Column]]  # (reason, or the column that holds it; condition)
@@ -44,6 +45,10 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
     plain |= {f"lists.{name}.values": listed.values for name, listed in domain.lists.items()}
     for key, expression in plain.items():
         check_expression(records.rows, key, expression, known)
+    if domain.lists and VALUE in known:
+        raise InputError(
+            f"the file has a column {VALUE!r}, which is what a list's element is called; read it under another name (header: false, or a query)"
+        )
     elements = records.rows.withColumns({VALUE: F.lit(""), PLACE: F.lit(0)})
     for name, listed in domain.lists.items():
         for key in ("item_id", "acted", "event_time"):
@@ -52,13 +57,16 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
 
 
 def check_expression(rows: DataFrame, key: str, expression: str, known: list[str]) -> None:
-    """Raises InputError when a piece of the domain's SQL does not resolve against the columns of `rows`."""
+    """Raises InputError when a piece of the domain's SQL does not resolve against the columns of `rows`, or can raise on some of their values."""
+    if expression.strip("`") in known:
+        return
     try:
         rows.select(F.expr(expression))
     except Exception as error:  # Spark raises several unrelated classes here
         word = expression.strip("`")
         hint = f"; {nearest(word, known)}" if word.replace("_", "").isalnum() else f"; the file has {known}"
         raise InputError(f"{key}: {expression!r} does not fit the file: {str(error).splitlines()[0]}{hint}") from None
+    check_total(key, expression, rows, F.expr(expression))
 
 
 def parse_events(rows: DataFrame, domain: DomainConfig, columns: list[str], time_format: str, last_date: str) -> DataFrame:
@@ -79,20 +87,22 @@ def parse_events(rows: DataFrame, domain: DomainConfig, columns: list[str], time
 
 
 def parse_records(rows: DataFrame, domain: DomainConfig, columns: list[str], time_format: str, last_date: str) -> DataFrame:
-    """Records whose lists hold the behaviours: like `parse_events`, but with the record's own columns and `_record_id`."""
+    """Records whose lists hold the behaviours: flagged as by `parse_events`, with `_record_id`, `_user` and their own columns as a struct."""
     identity = _record_identity(F.lit(domain.source.name), columns)
     named = {"_event_time": text_of(domain.columns["event_time"])}
     named |= {f"_when_{i}": F.expr(condition) for i, condition in enumerate(domain.quarantine_when.values())}
-    named |= {RECORD: identity, "user_id_": text_of(domain.columns["user_id"])}
-    typed = with_time(rows.withColumns(named), "_event_time", time_format, domain.zone)
-    checks = [*_first_checks(domain), *_time_checks(last_date), *_user_checks(domain, "user_id_")]
+    named |= {RECORD: identity, USER: text_of(domain.columns["user_id"])}
+    own = F.struct(*[f"`{name}`" for name in columns]).alias(OWN)  # the log may have an `event_time` or a `reason` of its own
+    typed = with_time(rows.withColumns(named).select("*", own).drop(*columns), "_event_time", time_format, domain.zone)
+    checks = [*_first_checks(domain), *_time_checks(last_date), *_user_checks(domain, USER)]
     return typed.withColumn(REASON, _first(checks))
 
 
 def elements_of(records: DataFrame, listed: ListConfig) -> DataFrame:
     """One row for each element of a list, the record's columns beside `value` and its place, from 0."""
+    own = records.select(f"{OWN}.*", RECORD, USER, FILE, BROKEN)
     filled = F.filter(F.expr(listed.values), lambda element: F.trim(element) != "")
-    return records.select("*", F.posexplode(filled).alias(PLACE, VALUE))
+    return own.select("*", F.posexplode(filled).alias(PLACE, VALUE))
 
 
 def parse_elements(
@@ -104,7 +114,7 @@ def parse_elements(
     does one of nobody who is named.
     """
     listed, source = domain.lists[name], F.lit(domain.source.name)
-    whose = F.coalesce("user_id_", RECORD) if listed.into == "events" else F.col(RECORD)
+    whose = F.coalesce(USER, RECORD) if listed.into == "events" else F.col(RECORD)
     identity = hash128(source, whose, F.lit(name), F.col(PLACE).cast("string"), F.col(VALUE))
     kind = listed.event_type or next(iter(domain.event_types))
     mapping = domain.columns | {"item_id": listed.item_id, "event_type": f"'{kind}'", "position": PLACE}

@@ -3,6 +3,7 @@
 All of it asks Hadoop's file systems through the JVM, so whatever Spark reaches is reached, with flat memory.
 """
 
+import codecs
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,12 @@ from pyspark.sql import SparkSession
 from llmrec_pipeline.errors import InputError
 from llmrec_pipeline.session import java_class
 
+ARCHIVE = "an archive that Spark does not read; unpack it, or use gzip or bzip2"
 ARCHIVES = (".zip", ".7z", ".rar", ".xz", ".tar", ".tgz")
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 THREADS = 4
+PIECE = 65_536  # bytes
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Listing:
     files: tuple[File, ...]
     skipped: dict[str, str]  # path -> reason
     damaged: dict[File, str]  # file -> reason; quarantined whole
+
+    @property
+    def incomplete(self) -> bool:
+        """True where records of the delivery cannot be read."""
+        return bool(self.damaged) or ARCHIVE in self.skipped.values()
 
 
 def list_files(spark: SparkSession, patterns: tuple[str, ...], *, text: bool) -> Listing:
@@ -105,7 +113,7 @@ def _skip_reason(file: File) -> str | None:
     if not file.size:
         return "empty"
     if file.path.lower().endswith(ARCHIVES):
-        return "an archive that Spark does not read; unpack it, or use gzip or bzip2"
+        return ARCHIVE
     return None
 
 
@@ -131,18 +139,26 @@ def _fault(spark: SparkSession, file: File) -> str | None:
 
 def first_line(spark: SparkSession, file: File, charset: str) -> str | None:
     """The first line with content, without line ending and byte-order mark; null where there is none."""
-    stream = _open(spark, file)
+    decoder, text = codecs.getincrementaldecoder(charset)("replace"), ""
     try:
-        lines = java_class(spark, "java.io.BufferedReader")(java_class(spark, "java.io.InputStreamReader")(stream, charset))
-        while (line := lines.readLine()) is not None:
-            content = str(line).removeprefix("\ufeff")
-            if content.strip():
-                return content
+        stream = _open(spark, file)
+    except Exception:  # no codec for it here, or not what its name says
+        return None
+    try:
+        while True:
+            piece = bytes(stream.readNBytes(PIECE))
+            text += decoder.decode(piece, final=not piece)
+            *lines, text = re.split("\r\n|\n|\r(?!$)", text)
+            for line in lines if piece else [*lines, text]:
+                content = line.removeprefix("\ufeff").removesuffix("\r")
+                if content.strip():
+                    return content
+            if not piece:
+                return None
     except Exception:  # a damaged file may break off in its first line
         return None
     finally:
         stream.close()
-    return None
 
 
 def sha256(spark: SparkSession, file: File) -> str:

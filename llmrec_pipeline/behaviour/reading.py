@@ -5,20 +5,24 @@ Text formats are read by lines and parsed by `from_csv` / `from_json`, so that l
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import reduce
 
 import pyarrow as pa
+from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import IntegerType, StringType, StructField, StructType
 
-from llmrec_pipeline.behaviour.decoding import decoded_lines, joined_records
-from llmrec_pipeline.behaviour.files import File, Listing, first_line, list_files, literal_paths, sha256
+from llmrec_pipeline.behaviour.ansi import check_total
+from llmrec_pipeline.behaviour.decoding import OPENERS, decoded_lines, joined_records
+from llmrec_pipeline.behaviour.files import COMPRESSED, THREADS, File, Listing, first_line, list_files, literal_paths, sha256
 from llmrec_pipeline.config import FilesConfig, SourceConfig
 from llmrec_pipeline.errors import InputError
+from llmrec_pipeline.warehouse import only_row
 
 RAW, FILE, BROKEN = "_raw", "_file", "_broken"
 TECHNICAL = (RAW, FILE, BROKEN)
@@ -39,7 +43,7 @@ class Records:
         files: what the numbers in `_file` stand for.
         headers: header lines that belong to no record, one for each file that has one.
         skipped: files that were found and not read, with the reason.
-        damaged: a file could not be read to its end, and is one broken record.
+        incomplete: a file could not be read, or not to its end: records of the delivery are missing.
     """
 
     rows: DataFrame
@@ -47,7 +51,7 @@ class Records:
     files: tuple[str, ...]
     headers: int
     skipped: dict[str, str]
-    damaged: bool = False
+    incomplete: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -84,12 +88,13 @@ def _read_files(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]
     listing = list_files(spark, paths, text=text)
     whole = _damaged_rows(spark, listing)
     files = (*listing.files, *listing.damaged)
+    _check_agreement("folders", {file.path: file.folders for file in files})
     if not text:
         rows = _with_file(spark, _structured(spark, source, listing.files), files)
         units, headers = rows.select(FILE), 0
     else:
         lines = _lines(spark, source, listing.files)
-        names = _headers(spark, source, (*listing.files, *listing.damaged))
+        names = _headers(spark, source, files)
         rows = _with_file(spark, _parsed(source, lines, names, listing.files), files)
         units, headers = (
             _with_file(spark, lines.select("_uri"), files).select(FILE),
@@ -98,7 +103,7 @@ def _read_files(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]
     if whole is not None:
         whole = _with_file(spark, whole, files)
         rows, units = rows.unionByName(whole, allowMissingColumns=True), units.unionByName(whole.select(FILE))
-    return Records(rows, units, tuple(file.path for file in files), headers, listing.skipped, bool(listing.damaged))
+    return Records(rows, units, tuple(file.path for file in files), headers, listing.skipped, listing.incomplete)
 
 
 def _damaged_rows(spark: SparkSession, listing: Listing) -> DataFrame | None:
@@ -122,9 +127,20 @@ def _with_file(spark: SparkSession, rows: DataFrame, files: tuple[File, ...]) ->
 
 
 def _structured(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:
-    """Parquet, ORC and Avro: typed columns become strings, nested ones JSON."""
-    reader = spark.read.format(source.format).option("recursiveFileLookup", "true")
-    return _as_strings(reader.load(literal_paths(files)), F.col("_metadata.file_path"))
+    """Parquet, ORC and Avro, each file by its own schema: typed columns become strings, nested ones JSON."""
+
+    def loaded(chosen: tuple[File, ...], schema: StructType | None = None) -> DataFrame:
+        reader = spark.read.format(source.format).option("recursiveFileLookup", "true")
+        return (reader.schema(schema) if schema else reader).load(literal_paths(chosen))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        schemas = dict(zip(files, pool.map(lambda file: loaded((file,)).schema, files), strict=True))
+    _check_agreement("columns", {file.path: schema.names for file, schema in schemas.items()})
+    alike: dict[str, tuple[File, ...]] = {}
+    for file, schema in schemas.items():
+        alike[schema.json()] = (*alike.get(schema.json(), ()), file)
+    parts = [_as_strings(loaded(own, schemas[own[0]]), F.col("_metadata.file_path")) for own in alike.values()]
+    return reduce(DataFrame.unionByName, parts)
 
 
 def _as_strings(raw: DataFrame, uri: Column) -> DataFrame:
@@ -137,9 +153,14 @@ def _as_strings(raw: DataFrame, uri: Column) -> DataFrame:
 
 
 def _read_delta(spark: SparkSession, paths: tuple[str, ...]) -> Records:
-    tables = [_as_strings(spark.read.format("delta").load(path), F.lit(path)) for path in paths]
+    """Delta tables, each at the version that it has now: another job may be writing to it."""
+    versions = {path: only_row(DeltaTable.forPath(spark, path).history(1))["version"] for path in paths}
+    tables = {path: spark.read.format("delta").load(path, versionAsOf=version) for path, version in versions.items()}
+    _check_agreement("columns", {path: table.columns for path, table in tables.items()})
     files = tuple(File(path, path, 0, "") for path in paths)
-    rows = _with_file(spark, reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), tables), files)
+    rows = _with_file(
+        spark, reduce(DataFrame.unionByName, [_as_strings(raw, F.lit(path)) for path, raw in tables.items()]), files
+    )
     return Records(rows, rows.select(FILE), paths, 0, {})
 
 
@@ -149,10 +170,12 @@ def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
     for name, part in parts.items():
         part.rows.filter(F.col(BROKEN).isNull()).drop(*TECHNICAL).createOrReplaceTempView(name)
     try:
-        made = _as_strings(spark.sql(source.query or ""), F.lit(None).cast("string"))
+        answer = spark.sql(source.query or "")
+        made = _as_strings(answer, F.lit(None).cast("string"))
     except Exception as error:  # Spark raises several unrelated classes here
         known = {name: part.columns for name, part in parts.items()}
         raise InputError(f"source.query does not fit its tables: {str(error).splitlines()[0]}; they have {known}") from None
+    check_total("source.query", source.query or "", answer)
     rows = made.withColumn(FILE, F.lit(0)).drop("_uri")
     units, headers = rows.select(FILE), 0
     files: tuple[str, ...] = (QUERY,)
@@ -162,7 +185,7 @@ def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
         rows = rows.unionByName(broken, allowMissingColumns=True)
         units = units.unionByName(broken.select(FILE))
         files, headers, skipped = (*files, *part.files), headers + part.headers, skipped | part.skipped
-    return Records(rows, units, files, headers, skipped, any(part.damaged for part in parts.values()))
+    return Records(rows, units, files, headers, skipped, any(part.incomplete for part in parts.values()))
 
 
 def _lines(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:
@@ -190,7 +213,18 @@ def _has_content(line: str) -> Column:
 
 
 def _decoded(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:
-    """Files decoded whole by Python: what Spark's own lines cannot do."""
+    """Files decoded whole by Python: what Spark's own lines cannot do.
+
+    Raises:
+        InputError: one of them is packed in a way that Python does not read.
+    """
+    sealed = next(
+        (file.path for file in files if file.path.endswith(COMPRESSED) and not file.path.endswith(tuple(OPENERS))), None
+    )
+    if sealed:
+        raise InputError(
+            f"{sealed}: files of another charset, or with line breaks in fields, are read as they are or from gzip or bzip2"
+        )
     content = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(literal_paths(files))
     charset, quote, longest = source.charset, source.quote, source.max_record_lines if source.multiline else 0
 
@@ -237,14 +271,19 @@ def _headers(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) 
         line = first_line(spark, file, source.charset)
         if line is not None:
             found[file.uri] = (line, _column_names(line, source, file.path))
-    first_uri = next(iter(found), None)
-    for uri, (_, names) in found.items():
-        odd = set(names) ^ set(found[first_uri or uri][1])
+    _check_agreement("headers", {uri: names for uri, (_, names) in found.items()})
+    return found
+
+
+def _check_agreement(what: str, columns: Mapping[str, Iterable[str]]) -> None:
+    """Raises InputError where two files name different columns: what a record is would depend on the files beside its own."""
+    first = next(iter(columns), "")
+    for file, names in columns.items():
+        odd = set(names) ^ set(columns[first])
         if odd:
             raise InputError(
-                f"headers differ: {uri} and {first_uri} disagree on columns {sorted(odd)}; deliver them as separate sources"
+                f"{what} differ: {file} and {first} disagree on columns {sorted(odd)}; deliver them as separate sources"
             )
-    return found
 
 
 def _column_names(line: str, source: FilesConfig, path: str) -> tuple[str, ...]:

@@ -6,10 +6,9 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.config import DEFAULT_TIME_FORMAT, EPOCHS, DomainConfig
+from llmrec_pipeline.config import DEFAULT_TIME_FORMAT, EPOCHS, DomainConfig, is_naive
 from llmrec_pipeline.errors import InputError
 
-ZONED_LETTERS = set("XxZzVO")
 # what has no place in a line of text: control characters, line and paragraph separators, marks that turn the direction of what follows
 UNSEEN = "\\s\\p{Cntrl}\u0080-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069"
 DEFAULT_TIME = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"  # how DEFAULT_TIME_FORMAT looks
@@ -100,12 +99,6 @@ def _spelt_time(text: Column, time_format: str) -> Column:
 def _instant(clock: Column, zone: str) -> Column:
     instant = F.to_utc_timestamp(clock, zone)
     return F.when(F.from_utc_timestamp(instant, zone) == clock, instant)
-
-
-def is_naive(time_format: str) -> bool:
-    """True where times of this format name no zone."""
-    unquoted = "".join(time_format.split("'")[::2])
-    return time_format not in EPOCHS and not set(unquoted) & ZONED_LETTERS
 
 
 def choose_time_format(records: DataFrame, domain: DomainConfig) -> str:

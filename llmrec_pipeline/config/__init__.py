@@ -3,7 +3,7 @@
 Unknown keys are refused with the nearest known one. Every field carries its unit, range and reason.
 """
 
-from llmrec_pipeline.config.domain import DEFAULT_TIME_FORMAT, EPOCHS, DomainConfig, EventTypeConfig, ListConfig
+from llmrec_pipeline.config.domain import DEFAULT_TIME_FORMAT, EPOCHS, DomainConfig, EventTypeConfig, ListConfig, is_naive
 from llmrec_pipeline.config.loading import Settings, check_root, hash_json, load_settings
 from llmrec_pipeline.config.pipeline import (
     BackendName,
@@ -36,5 +36,6 @@ __all__ = [
     "SourceConfig",
     "check_root",
     "hash_json",
+    "is_naive",
     "load_settings",
 ]

@@ -11,10 +11,13 @@ from llmrec_pipeline.errors import nearest
 
 DEFAULT_TIME_FORMAT = "yyyy-MM-dd HH:mm:ss"
 EPOCHS = {"epoch_seconds": 1, "epoch_millis": 1_000, "epoch_micros": 1_000_000}  # time format -> units of a second
-# functions that raise under ANSI SQL, each with a try_ form; a cast to string cannot fail
-RAISING = re.compile(
-    r"(?i)(?<![\w`])(cast(?=\s*\([^()]*\bas\s+(?!string\b))|to_timestamp|to_date|to_number|element_at|to_binary)\s*\("
-)
+ZONED_LETTERS = set("XxZzVO")
+
+
+def is_naive(time_format: str) -> bool:
+    """True where times of this format name no zone."""
+    unquoted = "".join(time_format.split("'")[::2])
+    return time_format not in EPOCHS and not set(unquoted) & ZONED_LETTERS
 
 
 class ListConfig(Section):
@@ -144,13 +147,17 @@ class DomainConfig(Section):
             raise ValueError(f"items.columns names unknown item field {field!r}; {nearest(field, known_item)}")
         if self.items.source and "item_id" not in self.items.columns:
             raise ValueError("items.columns lacks 'item_id'; a catalogue of its own must say which column holds it")
+        if not self.items.source and (unread := sorted({"item_id", "price"} & set(self.items.columns))):
+            raise ValueError(
+                f"items.columns names {unread}, but items has no source: items of the log take both from its own columns; leave them out"
+            )
+        for pattern in self.time_formats:
+            if "[" in pattern and is_naive(re.sub(r"\[.*?\]", "", pattern)) != is_naive(pattern):
+                raise ValueError(
+                    f"time_formats: {pattern!r} leaves open whether a time has a zone; declare the pattern of the column, with or without"
+                )
         if not self.targets:
             raise ValueError("no event type has target: true; at least one must, or there is nothing to predict")
-        for key, expression in self.expressions.items():
-            if found := RAISING.search(expression):
-                raise ValueError(
-                    f"{key}: {expression!r} ends the whole job at the first value that does not fit; write try_{found[1].lower()}(...) instead"
-                )
         if self.lists and self.source.redelivery == "replace":
             raise ValueError("source.redelivery is replace, but lists hold the behaviours; their elements can only be added")
         if "event_id" in self.columns and self.source.redelivery == "replace":

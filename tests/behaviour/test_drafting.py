@@ -81,9 +81,6 @@ columns:
   quantity: menge
   price: preis
 time_formats: ["yyyy-MM-dd HH:mm:ss"]
-items:
-  columns:
-    price: preis
 event_types:
   # seen in these records: "kauf" 7
   kauf:
@@ -174,7 +171,7 @@ def test_invoices_are_purchases_and_returns_with_titles_and_baskets(tmp_path: Pa
         "price": "Price",
     }
     assert domain["time_formats"] == ["M/d/yy H:mm"]
-    assert domain["items"] == {"columns": {"title": "Description", "price": "Price"}}
+    assert domain["items"] == {"columns": {"title": "Description"}}
     assert domain["event_types"]["purchase"] == {"target": True, "template": {"en": "bought {title}[, price {price_band}]"}}
     assert domain["event_types"]["return"] == {"weight": 0, "template": {"en": "returned {title}[, price {price_band}]"}}
     assert (domain["step_by"], domain["repeats"], domain["anonymous"]) == ("step_key", True, "quarantine")

@@ -263,6 +263,8 @@ def test_a_lost_row_fails_the_job_before_anything_is_committed(
         ({"columns": PLAIN | {"item_id": "itm"}}, InputError, "columns.item_id: 'itm' does not fit.*did you mean 'item'"),
         ({"columns": PLAIN | {"colour": "item"}}, ConfigError, "unknown event field 'colour'"),
         ({"step_by": "basket"}, ConfigError, "step_by = 'basket'"),
+        ({"items": {"columns": {"price": "item"}}}, ConfigError, r"items.columns names \['price'\], but items has no source"),
+        ({"time_formats": ["yyyy-MM-dd HH:mm:ss[XXX]"]}, ConfigError, "leaves open whether a time has a zone"),
         ({"reapeats": True}, ConfigError, "unknown key 'reapeats'; did you mean 'repeats'"),
     ],
 )

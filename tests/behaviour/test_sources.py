@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def rows_of(spark: SparkSession, source: FilesConfig) -> list[tuple[Any, ...]]:
         ("utf16.csv", "user,item\r\nu1,茶\r\nu2,\r\n".encode("utf-16"), {"charset": "utf-16"}),
         ("packed.csv.gz", gzip.compress("user,item\nu1,茶\n".encode(), mtime=0) + gzip.compress(b"u2,\n", mtime=0), {}),
         ("packed.csv.bz2", bz2.compress("\ufeffuser,item\nu1,茶\nu2,\n".encode()), {}),
+        ("marked.csv", "\ufeffuser,item\nu1,茶\nu2,\n".encode(), {"charset": "utf-8-sig"}),
         ("gbk.csv.gz", gzip.compress("user,item\nu1,茶\nu2,\n".encode("gbk"), mtime=0), {"charset": "gbk"}),
         ("log.tsv", "user\titem\nu1\t茶\nu2\t\n".encode(), {"format": "tsv"}),
         (
@@ -150,6 +152,48 @@ def test_delta_parquet_and_a_query_over_several_files(spark: SparkSession, tmp_p
     assert rows_of(spark, query) == [("u1", "007", "Spy novel", None), (None, None, None, "unclosed quote")]
     with pytest.raises(InputError, match=r"source.query does not fit its tables: .*lable"):
         rows_of(spark, query.model_copy(update={"query": "SELECT lable FROM names"}))
+
+
+def test_parquet_of_several_schemas_is_read_by_each_or_refused(spark: SparkSession, tmp_path: Path) -> None:
+    """Where Spark looked at one file alone, a column of the others was gone, or their values ended the job."""
+    for name, query in {"a": "SELECT 'u1' AS user, 7 AS item", "b": "SELECT '08' AS item, 'u2' AS user"}.items():
+        spark.sql(query).write.parquet(str(tmp_path / f"log/{name}"))
+    source = FilesConfig(path=str(tmp_path / "log"), format="parquet")
+    assert rows_of(spark, source) == [("u1", "7", None), ("u2", "08", None)]
+    spark.sql("SELECT 'u3' AS user, 9 AS sku").write.parquet(str(tmp_path / "log/c"))
+    with pytest.raises(
+        InputError, match=r"columns differ: .* disagree on columns \['item', 'sku'\]; deliver them as separate sources"
+    ):
+        rows_of(spark, source)
+
+
+def test_a_folder_s_value_is_part_of_each_record_or_of_none(spark: SparkSession, tmp_path: Path) -> None:
+    for name in ("shop=1/a.csv", "b.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("user,item\nu1,i1\n")
+    with pytest.raises(InputError, match=r"folders differ: .* disagree on columns \['shop'\]"):
+        rows_of(spark, FilesConfig(path=str(tmp_path)))
+
+
+def test_a_table_that_grows_while_it_is_read_stays_at_its_version(spark: SparkSession, tmp_path: Path) -> None:
+    path = str(tmp_path / "live")
+    spark.sql("SELECT 'u1' AS user").write.format("delta").save(path)
+    records = read_records(spark, FilesConfig(path=path, format="delta"), (path,))
+    spark.sql("SELECT 'u2' AS user").write.format("delta").mode("append").save(path)
+    assert [row.user for row in records.rows.collect()] == ["u1"]
+    assert records.units.count() == 1
+
+
+def test_a_broken_last_character_is_one_bad_record(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_bytes("user,item\nu1,茶\nu2,x\n".encode("utf-16")[:-3])
+    found = rows_of(spark, FilesConfig(path=str(tmp_path / "log.csv"), charset="utf-16"))
+    assert [(row[0], row[2]) for row in found] == [("u1", None), ("u2", "not utf-16")]
+
+
+def test_what_python_cannot_unpack_is_refused_where_it_has_to(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "log.csv.deflate").write_bytes(zlib.compress("user,item\nu1,茶\n".encode("gbk")))
+    with pytest.raises(InputError, match=r"log\.csv\.deflate: files of another charset.*gzip or bzip2"):
+        rows_of(spark, FilesConfig(path=str(tmp_path / "log.csv.deflate"), charset="gbk"))
 
 
 @pytest.mark.parametrize("kind", ["orc", "parquet"])
@@ -294,6 +338,29 @@ def test_histories_and_impressions_become_events_and_impressions(
     assert {(row.user_id, row.item_id, row.rank) for row in ignored} >= {("U1", "N7", 2), ("U6", "N1", 1)}
     assert {row.outcome for row in ignored} == {"ignored"}
     assert run.warehouse.read("quarantine").select(RAW[1:]).count() == 0
+
+
+LISTED: dict[str, Any] = {
+    "name": "shop",
+    "zone": "Asia/Shanghai",
+    "columns": {"user_id": "user", "event_time": "event_time"},
+    "time_formats": ["yyyy-MM-dd HH:mm:ss"],
+    "lists": {"seen": {"values": "split(reason, ' ')", "event_type": "view"}},
+    "event_types": {"view": {"target": True, "template": {"en": "viewed {title}"}}},
+}
+
+
+def test_columns_of_the_log_may_be_called_like_ours(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    (tmp_path / "log.csv").write_text("user,event_time,reason\nu1,2024-01-01 10:00:00,a b\n")
+    run = run_job("ingest", make_settings(LISTED | {"source": {"path": str(tmp_path / "log.csv")}}))
+    rows = run.warehouse.read("events").orderBy("position").collect()
+    assert [(row.item_id, str(row.event_time)) for row in rows] == [("a", "2024-01-01 02:00:00"), ("b", "2024-01-01 02:00:00")]
+
+
+def test_a_column_called_like_an_element_is_refused(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    (tmp_path / "log.csv").write_text("user,event_time,reason,value\nu1,2024-01-01 10:00:00,a b,3\n")
+    with pytest.raises(InputError, match=r"the file has a column 'value', which is what a list's element is called"):
+        run_job("ingest", make_settings(LISTED | {"source": {"path": str(tmp_path / "log.csv")}}))
 
 
 def test_a_dry_run_of_a_day_reads_that_day(

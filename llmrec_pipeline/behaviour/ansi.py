@@ -1,0 +1,82 @@
+"""Which part of a domain's SQL would end the job at the first value that does not fit: under ANSI rules it raises instead of giving null."""
+
+from collections.abc import Iterator
+from textwrap import shorten
+from typing import Any
+
+from py4j.protocol import Py4JError
+from pyspark.sql import Column, DataFrame
+
+from llmrec_pipeline.errors import InputError
+from llmrec_pipeline.session import java_class
+
+LONGEST = 200  # characters of SQL in a message
+OF_DOUBLES = ("Abs", "Add", "Multiply", "Subtract", "Sum", "UnaryMinus")  # cannot fail where they give a double
+INSTEAD = {
+    "Cast": "try_cast(value AS type)",
+    "ElementAt": "try_element_at(array, place)",
+    "GetArrayItem": "get(array, index)",
+    "Add": "try_add(a, b)",
+    "Subtract": "try_subtract(a, b)",
+    "Multiply": "try_multiply(a, b)",
+    "Divide": "try_divide(a, b)",
+}
+
+
+def check_total(key: str, text: str, rows: DataFrame, *columns: Column) -> None:
+    """Raises InputError where SQL can raise in the middle of a job: `columns` over `rows`, or else the query that made `rows`.
+
+    An implicit conversion counts like one that is written: `quantity > 0` casts the text of a raw column.
+
+    Args:
+        key: where in the YAML it stands.
+        text: the SQL.
+    """
+    made = rows.select(*columns) if columns else rows
+    plan = made._jdf.queryExecution().analyzed()
+    casts = java_class(rows.sparkSession, "org.apache.spark.sql.catalyst.expressions.Cast")
+    for part in [plan.expressions()] if columns else _expressions(plan):
+        for node in (found for root in _each(part) for found in _nodes(root)):
+            if _raises(node, casts):
+                better = INSTEAD.get(node.getClass().getSimpleName(), "a form that gives null")
+                raise InputError(
+                    f"{key}: {shorten(text, LONGEST)!r} ends the whole job at the first value that does not fit {node.sql()}; write {better} there"
+                )
+
+
+def _each(sequence: Any) -> Iterator[Any]:
+    """Elements of a Scala sequence."""
+    return (sequence.apply(place) for place in range(sequence.size()))
+
+
+def _expressions(plan: Any) -> Iterator[Any]:
+    """The expressions of a query's own plan, down to the views that it reads."""
+    if plan.getClass().getSimpleName() != "View":
+        yield plan.expressions()
+        for child in _each(plan.children()):
+            yield from _expressions(child)
+
+
+def _nodes(expression: Any) -> Iterator[Any]:
+    """An expression and those that it is made of; what is known before the first row is left out."""
+    if not expression.foldable():
+        yield expression
+        replaced = _asked(expression, "replacement")
+        for child in [replaced] if replaced is not None else _each(expression.children()):
+            yield from _nodes(child)
+
+
+def _raises(node: Any, casts: Any) -> bool:
+    kind = node.getClass().getSimpleName()
+    if kind == "Cast":
+        return str(node.evalMode()) == "ANSI" and not casts.canUpCast(node.child().dataType(), node.dataType())
+    of_doubles = node.dataType().typeName() == "double" and (kind in OF_DOUBLES or (kind == "Divide" and node.right().foldable()))
+    return _asked(node, "failOnError") is True and not of_doubles
+
+
+def _asked(node: Any, method: str) -> Any:
+    """What a method gives; null where the class has none of that name."""
+    try:
+        return getattr(node, method)()
+    except Py4JError:
+        return None
