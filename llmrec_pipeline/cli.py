@@ -251,7 +251,10 @@ def run_step(name: str, settings: "Settings", *, rebuild: bool = False, **option
     try:
         step(run, rebuild=rebuild) if rebuild and name in REBUILDING else step(run, **options)
     except BaseException as error:
-        run.record("failed", one_line(error))
+        try:
+            run.record("failed", one_line(error))
+        except Exception as unwritten:  # must not take the place of what went wrong first
+            log.warning("%s: the failure could not be recorded in job_runs: %s", name, one_line(unwritten))
         raise
     run.record("succeeded")
     return run

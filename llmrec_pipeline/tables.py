@@ -114,6 +114,7 @@ ITEMS = Table(
     row="a catalogue item from a date on",
     key=("item_id", "valid_from"),
     cluster_by=("item_id",),
+    mapped=True,
     writers=("ingest",),
     columns=(
         Column("item_id", "string", "as spelt in the log", True),

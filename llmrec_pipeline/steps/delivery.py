@@ -29,6 +29,7 @@ from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import only_row
 
 log = logging.getLogger("llmrec")
+ANY_DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # as a glob
 
 
 @dataclass
@@ -80,9 +81,13 @@ class Delivery:
         return quarantine_rows(self.bad, "ingest", source, self.records.files)
 
 
-def source_paths(settings: Settings) -> tuple[str, ...]:
-    """The paths to read: `{day}` in one stands for the day that the run names."""
+def source_paths(settings: Settings, *, every_day: bool = False) -> tuple[str, ...]:
+    """The paths to read: `{day}` in one stands for the day that the run names, or for each day that is there."""
     source, day = settings.domain.source, settings.pipeline.day
+    if every_day and source.by_day:
+        if day:
+            raise ConfigError(f"a rebuild reads the files of all days, but the run names {day}; leave out --day")
+        day = ANY_DAY
     if source.by_day and not day:
         raise ConfigError(f"source.path {source.path!r} holds {{day}}, but the run names no day; pass --day YYYY-MM-DD")
     return tuple(path.replace("{day}", day or "") for path in source.paths)
@@ -106,7 +111,7 @@ class Parsed:
     fates: Fates
 
 
-def parse_delivery(run: Run) -> Parsed:
+def parse_delivery(run: Run, *, every_day: bool = False) -> Parsed:
     """Reads and parses the source once, and counts reasons.
 
     Parsed rows are kept by a local checkpoint: what is planned on them then knows nothing of the parsing. (Trade-off: an
@@ -117,7 +122,7 @@ def parse_delivery(run: Run) -> Parsed:
         ConservationError: usable + quarantined is not the number of records.
     """
     domain = run.settings.domain
-    records = read_records(run.spark, domain.source, source_paths(run.settings))
+    records = read_records(run.spark, domain.source, source_paths(run.settings, every_day=every_day))
     with ThreadPoolExecutor(1) as beside:  # Spark counts while the driver plans the parsing
         units = beside.submit(count_units, records)
         check_mapping(records, domain)
@@ -145,7 +150,7 @@ def _with_lists(run: Run, parsed: Parsed) -> Delivery:
     domain, fates = run.settings.domain, parsed.fates
     single, shared = split_repeated(parsed.rows.filter(f"{REASON} IS NULL"), RECORD, FILE)
     _count_repeated(fates, shared)
-    first = each_once(single, shared).drop(REASON, RAW, AMBIGUOUS)
+    first = each_once(single, shared)
     parts = [
         parse_elements(elements_of(first, listed), domain, name, parsed.time_format, last_date(run))
         for name, listed in domain.lists.items()

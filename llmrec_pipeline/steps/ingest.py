@@ -6,15 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.items import catalogue_items, changed_items, derive_items, item_dates, items_to_derive
+from llmrec_pipeline.behaviour.items import (
+    catalogue_items,
+    changed_items,
+    dated_back,
+    derive_items,
+    item_dates,
+    items_to_derive,
+    of_a_file,
+)
 from llmrec_pipeline.behaviour.values import text_of
-from llmrec_pipeline.errors import ConservationError
+from llmrec_pipeline.errors import ConservationError, InputError
 from llmrec_pipeline.steps.catalogue import Catalogue, read_catalogue
 from llmrec_pipeline.steps.corrections import outdated_events, replace_events
 from llmrec_pipeline.steps.delivery import Delivery, each_record_once, last_date, parse_delivery
 from llmrec_pipeline.steps.fates import print_fates
 from llmrec_pipeline.tracking import Run, console
-from llmrec_pipeline.warehouse import in_range, kept
+from llmrec_pipeline.warehouse import in_range, kept, only_row
 
 log = logging.getLogger("llmrec")
 TABLES = ("events", "quarantine", "items")
@@ -22,33 +30,33 @@ FEW_DATES = 100_000  # rows of an id and two dates that every task can hold
 
 
 def ingest(run: Run, *, rebuild: bool = False) -> None:
-    """Reads the domain's source and commits what is new.
+    """Reads the domain's source and commits what is new; or all of it (of all days that are there), in place of what stands.
 
     Raises:
-        InputError: the source is missing, empty or does not fit the mapping; nothing is written.
+        InputError: the source is missing, empty or does not fit the mapping, or a rebuild would leave no event; nothing is written.
         ConservationError: records and fates do not add up; nothing more is written.
     """
     warehouse = run.warehouse
     tables = (*TABLES, "impressions") if run.settings.domain.lists else TABLES
     with run.stage("parse"):
-        parsed, catalogue = parse_delivery(run), read_catalogue(run)
-        warehouse.rebuilding.update(tables if rebuild else ())
-        with ThreadPoolExecutor(1) as beside:
-            created = beside.submit(warehouse.create, tables)
+        parsed, catalogue = parse_delivery(run, every_day=rebuild), read_catalogue(run)
+        warehouse.rebuilding.update({*tables} - {"quarantine"} if rebuild else ())
+        with ThreadPoolExecutor(2) as beside:
+            created, ended = beside.submit(warehouse.create, tables), beside.submit(_events_with_items, run)
             delivery = each_record_once(run, parsed)
+        if rebuild and delivery.fates.span is None:
+            raise InputError(f"no record of the source can be used: {delivery.fates.by_reason}; the tables stay as they are")
         fresh = created.result() | warehouse.rebuilding
         gone, before = outdated_events(run, delivery), warehouse.version("events")
     with run.stage("write"), ThreadPoolExecutor(1) as beside:
-        written = beside.submit(_write_beside, run, delivery, catalogue)
-        _write_events(run, delivery, gone)
+        written = beside.submit(_write_beside, run, delivery, catalogue, rebuild=rebuild)
+        after = before + _write_events(run, delivery, gone)
         written.result()
     _count(run, delivery)
-    moved = bool(run.counts["used"] or gone or delivery.elements or catalogue or rebuild)
-    looked_up = not moved or run.settings.domain.source.redelivery == "replace"
-    in_step = _items_in_step(run, before, nothing_new=not moved) if looked_up else True
-    if moved or not in_step:
+    in_step, seen = ended.result() == before, before
+    if after > before or catalogue or rebuild or not in_step:
         with run.stage("items"):
-            seen = None
+            seen = -1
             if "items" in fresh and not catalogue:
                 derived_from = warehouse.version("events")
                 run.counts["items_changed"] = warehouse.insert_new("items", _derived(run))
@@ -57,24 +65,20 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
             # of two runs at once, the last to commit items must have seen all
             while (stands := warehouse.version("events")) != seen:
                 seen = stands
-                _write_items(run, delivery, catalogue, touched_items(run, delivery, gone, in_step=in_step))
+                # another run's events, which it may not live to make items of, are this one's too
+                _write_items(run, delivery, catalogue, gone, in_step=in_step and stands == after)
     print_fates(console, delivery)
     run.wrote(*tables)
+    run.outputs["events"] = seen
 
 
-def _items_in_step(run: Run, before: int, *, nothing_new: bool) -> bool:
-    """True where known events have made their items: the last run that came to its end saw the events of version `before`.
-
-    False, as nobody knows, for a day with files of its own that brings nothing new: an earlier run of it may have been killed between events
-    and items, which leaves no trace, and another day may have ended since.
-    """
-    if nothing_new and run.settings.domain.source.by_day:
-        return False
+def _events_with_items(run: Run) -> int | None:
+    """The version of `events` up to which all have made their items, as runs that came to their end have noted; null: none did."""
     if not run.warehouse.exists("job_runs"):
-        return False
+        return None
     ended = run.warehouse.read("job_runs").filter("job = 'ingest' AND status = 'succeeded'")
-    last = ended.orderBy(F.desc("started_at")).select(F.col("outputs")["events"].alias("events")).first()
-    return last is not None and last["events"] == before
+    found: int | None = only_row(ended.agg(F.max(F.col("outputs")["events"])))[0]
+    return found
 
 
 def _count(run: Run, delivery: Delivery) -> None:
@@ -96,18 +100,18 @@ def _count(run: Run, delivery: Delivery) -> None:
         log.info("ingest: skipped %s (%s)", file, reason)
 
 
-def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> None:
-    """Commits the new events; those that are not inserted were known."""
+def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> bool:
+    """Commits the new events; those that are not inserted were known. False where there is nothing to commit."""
     fates = delivery.fates
     if fates.span is None:
-        return
+        return False
     domain = run.settings.domain
     dated = (
         "event_id" not in domain.columns and not domain.lists
     )  # a record's hash takes its time in; an order line may come again later
     span = in_range("event_date", *fates.span) if dated else "true"
     insert = run.warehouse.insert_new
-    inserted = replace_events(run, delivery, gone, span) if gone else insert("events", delivery.events, span)
+    inserted = replace_events(run, delivery, gone) if gone else insert("events", delivery.events, span)
     if delivery.elements:
         run.counts["events_new"] = inserted
     elif inserted > fates.distinct:
@@ -116,9 +120,10 @@ def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> None:
         )
     else:
         fates.known = fates.distinct - inserted
+    return bool(inserted or gone)
 
 
-def _write_beside(run: Run, delivery: Delivery, catalogue: Catalogue | None) -> None:
+def _write_beside(run: Run, delivery: Delivery, catalogue: Catalogue | None, *, rebuild: bool) -> None:
     warehouse = run.warehouse
     if delivery.elements.get("elements_impressions") or "impressions" in warehouse.rebuilding:
         run.counts["impressions_new"] = warehouse.insert_new("impressions", delivery.impressions)
@@ -127,45 +132,56 @@ def _write_beside(run: Run, delivery: Delivery, catalogue: Catalogue | None) -> 
         delivery.elements.get("elements_quarantined", 0),
         run.counts.get("catalogue_quarantined", 0),
     ]
-    if any(bad) or "quarantine" in warehouse.rebuilding:
+    if any(bad) or rebuild:
         rows = delivery.quarantine(run.settings.domain.source.name)
         if catalogue:
             rows = rows.unionByName(catalogue.quarantine)
-        run.counts["quarantined_new"] = warehouse.insert_new("quarantine", rows, "t.stage = 'ingest'")
+        if rebuild:
+            warehouse.overwrite("quarantine", rows.unionByName(warehouse.read("quarantine").filter("stage <> 'ingest'")))
+        else:
+            run.counts["quarantined_new"] = warehouse.insert_new("quarantine", rows, "t.stage = 'ingest'")
 
 
 def touched_items(run: Run, delivery: Delivery, gone: DataFrame | None, *, in_step: bool) -> DataFrame:
-    """Ids, some of them several times, of the items whose catalogue rows this run can change; all where a run that removed events may not have ended."""
-    known = run.warehouse.read("items")
+    """Ids, some of them several times, of the items whose catalogue rows this run can change; all where another run may not have ended."""
+    events, known = run.warehouse.read("events"), run.warehouse.read("items")
+    if not in_step:
+        return events.filter("item_id IS NOT NULL").select("item_id").union(known.select("item_id")).distinct()
     touched = items_to_derive(delivery.events, known)
-    if gone:
-        touched = touched.union(gone.filter("item_id IS NOT NULL").select("item_id"))
-    if run.settings.domain.source.redelivery == "replace" and not in_step:
-        touched = touched.union(known.select("item_id"))
-    return touched
+    return touched.union(gone.filter("item_id IS NOT NULL").select("item_id")) if gone else touched
 
 
-def _derived(run: Run, only: DataFrame | None = None) -> DataFrame:
-    """Catalogue rows of all items, or of those in `only`; few dates go to the events, which then stay where they are."""
+def _derived(run: Run, dates: DataFrame | None = None) -> DataFrame:
+    """Catalogue rows by the events of these dates, or of all; few dates go to the events, which then stay where they are."""
     events = run.warehouse.read("events")
-    dates, found = kept(item_dates(events, only))
+    dates, found = kept(item_dates(events) if dates is None else dates)
     return derive_items(events, F.broadcast(dates) if found["n"] <= FEW_DATES else dates, run.settings.domain)
 
 
-def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, touched: DataFrame) -> None:
-    """Commits what the events, as they stand, make of the touched items; adds to the run's count."""
+def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, gone: DataFrame | None, *, in_step: bool) -> None:
+    """Commits what the events, as they stand, make of the items that this run can change; adds to the run's count."""
     domain, warehouse = run.settings.domain, run.warehouse
-    known = warehouse.read("items")
-    listed = None
+    events, known = warehouse.read("events"), warehouse.read("items")
+    touched = touched_items(run, delivery, gone, in_step=in_step).localCheckpoint()
+
+    def derived(ids: DataFrame) -> DataFrame:
+        """Where nothing was removed, the known rows hold the dates of all events before this run's."""
+        new, stood = (delivery.events, known) if in_step and not gone else (events, None)
+        return _derived(run, item_dates(new, ids, stood))
+
     if catalogue:
+        named = catalogue.rows.select(text_of(domain.items.columns["item_id"]).alias("item_id"))
+        listed = named.union(known.filter(of_a_file()).select("item_id")).distinct().localCheckpoint()
         delivered = str(delivery.fates.span[1]) if delivery.fates.span else last_date(run)
-        listed = catalogue_items(catalogue.rows, known, domain, delivered).withColumn("_gone", F.lit(False))
-        touched = touched.join(
-            catalogue.rows.select(text_of(domain.items.columns["item_id"]).alias("item_id")), on="item_id", how="left_anti"
-        )
-    touched = touched.localCheckpoint()
-    changes = changed_items(_derived(run, touched), known.join(touched, on="item_id", how="left_semi"))
-    changed, found = kept(listed.unionByName(changes) if listed else changes)
+        met = events.join(touched, on="item_id", how="left_semi")
+        standing = dated_back(known.join(listed, on="item_id", how="left_semi"), met)
+        said = catalogue_items(catalogue.rows, standing, domain, delivered)
+        now = said.unionByName(standing.join(said, on=["item_id", "valid_from"], how="left_anti"))
+        rows = derived(touched.join(listed, on="item_id", how="left_anti")).unionByName(now)
+        touched = touched.union(listed)
+    else:
+        rows = derived(touched)
+    changed, found = kept(changed_items(rows, known.join(touched, on="item_id", how="left_semi")))
     run.counts["items_changed"] = run.counts.get("items_changed", 0) + found["n"]
     if found["n"] or "items" in warehouse.rebuilding:
         warehouse.upsert("items", changed, delete="_gone")

@@ -64,7 +64,7 @@ def first_records(spark: SparkSession, settings: Settings, n: int) -> FirstRecor
         shown = spark.createDataFrame([], tables.schema("impressions"))
     else:
         whole = parse_records(*arguments).localCheckpoint()
-        usable = whole.filter(f"{REASON} IS NULL").drop(REASON, RAW)
+        usable = whole.filter(f"{REASON} IS NULL")
         parts = [
             parse_elements(elements_of(usable, listed), domain, name, time_format, FAR) for name, listed in domain.lists.items()
         ]

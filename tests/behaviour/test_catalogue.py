@@ -66,6 +66,23 @@ def test_what_the_catalogue_says_last_stands_whatever_day_is_run(
     assert run_job("ingest", make_settings(domain)).warehouse.version("items") == version
 
 
+def test_a_late_event_dates_a_listed_item_back(
+    domain: dict[str, Any], tmp_path: Path, make_settings: Make, run_job: RunJob
+) -> None:
+    """Events named the item before the catalogue did, which no longer lists it when one of an earlier day comes."""
+    log, catalogue = tmp_path / "log.csv", tmp_path / "items.csv"
+    for day, item in (("30", "i1"), ("31", "i0"), ("10", "i1")):
+        log.write_text(f"user,item,time\nu1,i0,2024-01-{day} 10:00:00\n")
+        catalogue.write_text(f"sku,label\n{item},Tea\n")
+        run = run_job("ingest", make_settings(domain))
+    rows = run.warehouse.read("items").orderBy("item_id", "valid_from").collect()
+    assert [(row.item_id, str(row.valid_from), str(row.first_seen), row.title) for row in rows] == [
+        ("i0", "2024-01-10", "2024-01-10", None),
+        ("i0", "2024-01-31", "2024-01-10", "Tea"),
+        ("i1", "1970-01-01", "1970-01-01", "Tea"),
+    ]
+
+
 def test_a_price_that_is_no_amount_is_none(domain: dict[str, Any], tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
     (tmp_path / "items.csv").write_text("sku,label,price\ni1,Tea,NaN\ni2,Mug,Infinity\ni3,Hat,2.5\n")
     domain["items"]["columns"]["price"] = "price"

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import functions as F
 
+from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import Settings
-from llmrec_pipeline.errors import ConfigError
+from llmrec_pipeline.errors import ConfigError, InputError
 from llmrec_pipeline.steps import ingest
 from llmrec_pipeline.tracking import Run
 
@@ -77,7 +79,7 @@ def test_a_correction_that_was_killed_before_its_items_is_ended_by_the_next_run(
 ) -> None:
     deliver(WRONG, "killed")
 
-    def killed(*_: Any) -> None:
+    def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -100,6 +102,62 @@ def test_a_damaged_correction_replaces_nothing(
     run = run_job("ingest", make_settings(settings, f"warehouse={tmp_path / 'damaged/tables'}"))
     assert (run.counts["used"], run.counts["quarantined"], run.counts.get("events_replaced")) == (1, 1, None)
     assert run.warehouse.read("events").count() == 4
+
+
+def test_a_correction_without_events_of_its_day_leaves_none_of_it(deliver: Callable[..., Run]) -> None:
+    deliver(WRONG, "moved")
+    run = deliver(RIGHT[-1:], "moved")  # an event of 1 January
+    assert run.counts["events_replaced"] == 3
+    assert [(row.user_id, str(row.event_date)) for row in run.warehouse.read("events").collect()] == [("u3", "2024-01-01")]
+
+
+def test_a_correction_of_which_nothing_can_be_used_replaces_nothing(
+    deliver: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    deliver(WRONG, "useless")
+    with caplog.at_level("WARNING", logger="llmrec"):
+        run = deliver([",i2,Jam,2024-01-02 10:00:00"], "useless")
+    assert run.warehouse.read("events").count() == 3
+    assert "no record of the delivery can be used; nothing that stands is replaced" in caplog.text
+
+
+def test_a_part_that_cannot_be_unpacked_is_not_taken_for_nothing(
+    tmp_path: Path, make_settings: Make, run_job: RunJob, deliver: Callable[..., Run]
+) -> None:
+    before = deliver(WRONG, "packed")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/a.csv").write_text("\n".join([HEADER, RIGHT[0], ""]))
+    (tmp_path / "parts/b.zip").write_bytes(b"PK\x03\x04")
+    settings = before.settings.domain.model_dump(mode="json", exclude_defaults=True)
+    settings["source"]["path"] = str(tmp_path / "parts")
+    run = run_job("ingest", make_settings(settings, f"warehouse={tmp_path / 'packed/tables'}"))
+    assert (run.counts["used"], run.counts.get("events_replaced")) == (1, None)
+
+
+def test_a_rebuild_reads_every_day_and_keeps_what_encode_refused(deliver: Callable[..., Run], make_settings: Make) -> None:
+    deliver(FIRST, "rebuilt", day="2024-01-01")
+    before = deliver([*WRONG, ",i2,Jam,2024-01-02 10:00:00"], "rebuilt")
+    refused = before.warehouse.read("quarantine").withColumns({"quarantine_id": F.lit("0"), "stage": F.lit("encode")})
+    before.warehouse.append("quarantine", refused)
+    domain = before.settings.domain.model_dump(mode="json", exclude_defaults=True)
+    domain["event_types"]["buy"]["template"] = {"en": "took {title}"}
+    root = f"warehouse={before.settings.pipeline.warehouse}"
+    for _ in range(2):
+        run = run_step("ingest", make_settings(domain, root), rebuild=True)
+        assert run.warehouse.read("events").count() == 4
+        assert {row.item_id for row in run.warehouse.read("items").collect()} == {"i1", "i2", "i3"}
+        assert sorted(row.stage for row in run.warehouse.read("quarantine").collect()) == ["encode", "ingest"]
+    with pytest.raises(ConfigError, match="a rebuild reads the files of all days, but the run names 2024-01-01; leave out --day"):
+        run_step("ingest", make_settings(domain, root, "day='2024-01-01'"), rebuild=True)
+
+
+def test_a_rebuild_that_would_leave_no_event_changes_nothing(deliver: Callable[..., Run], make_settings: Make) -> None:
+    before = deliver(FIRST, "kept", day="2024-01-01")
+    domain = before.settings.domain.model_dump(mode="json", exclude_defaults=True)
+    domain["quarantine_when"] = {"no good": "true"}
+    with pytest.raises(InputError, match=r"no record of the source can be used: \{'no good': 1\}; the tables stay as they are"):
+        run_step("ingest", make_settings(domain, f"warehouse={before.settings.pipeline.warehouse}"), rebuild=True)
+    assert before.warehouse.read("events").count() == 1
 
 
 def test_a_declared_identity_cannot_be_replaced(make_settings: Make) -> None:
