@@ -35,7 +35,7 @@ demo: $(READY) ## the whole path on the shipped example: lists, metrics, three u
 	@$(ENVIRONMENT) $(VENV)/bin/python jobs/run_all.py
 
 test: $(READY) ## the whole test suite, in two processes of one Spark session each
-	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest -n 2 --dist worksteal
+	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-faults: $(READY) ## kill -9 every job around every commit, then run it again (some half an hour)
 	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest -m faults -s tests/steps/test_faults.py

@@ -29,6 +29,14 @@ TINY = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what takes minutes to make run in one process; the longest ones are begun first."""
+    groups = {item: "clicks" if "clicks" in getattr(item, "fixturenames", ()) else item.path.stem for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (groups[item] != "clicks", item.path.parent.name != "cases"))
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The shared session: settings from the environment's spark-defaults, made fit for tables of a few rows.

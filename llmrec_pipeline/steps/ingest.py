@@ -50,7 +50,8 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         gone, before = outdated_events(run, delivery), warehouse.version("events")
     with run.stage("write"), ThreadPoolExecutor(1) as beside:
         written = beside.submit(_write_beside, run, delivery, catalogue, rebuild=rebuild)
-        after = before + _write_events(run, delivery, gone)
+        alone_at = before + 2 if rebuild else 1 if "events" in fresh else None
+        after = before + _write_events(run, delivery, gone, alone_at)
         written.result()
     _count(run, delivery)
     in_step, seen = ended.result() == before, before
@@ -100,9 +101,16 @@ def _count(run: Run, delivery: Delivery) -> None:
         log.info("ingest: skipped %s (%s)", file, reason)
 
 
-def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> bool:
-    """Commits the new events; those that are not inserted were known. False where there is nothing to commit."""
-    fates = delivery.fates
+def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None, alone_at: int | None) -> bool:
+    """Commits the new events; those that are not inserted were known. False where there is nothing to commit.
+
+    Args:
+        alone_at: the version that a table without rows has afterwards, if no other run has committed to it; null where rows may be known.
+
+    Raises:
+        ConservationError: rows committed are more than were counted, or fewer though none was known.
+    """
+    fates, warehouse = delivery.fates, run.warehouse
     if fates.span is None:
         return False
     domain = run.settings.domain
@@ -110,14 +118,14 @@ def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None) -> bool:
         "event_id" not in domain.columns and not domain.lists
     )  # a record's hash takes its time in; an order line may come again later
     span = in_range("event_date", *fates.span) if dated else "true"
-    insert = run.warehouse.insert_new
-    inserted = replace_events(run, delivery, gone) if gone else insert("events", delivery.events, span)
+    counted = delivery.elements.get("elements_events", fates.distinct)
+    inserted = replace_events(run, delivery, gone) if gone else warehouse.insert_new("events", delivery.events, span)
+    if inserted > counted or (inserted < counted and warehouse.version("events") == alone_at):
+        raise ConservationError(
+            f"events: {inserted} rows committed, {counted} counted before; this is a defect, please report it"
+        )
     if delivery.elements:
         run.counts["events_new"] = inserted
-    elif inserted > fates.distinct:
-        raise ConservationError(
-            f"events: {inserted} rows committed, {fates.distinct} counted before; this is a defect, please report it"
-        )
     else:
         fates.known = fates.distinct - inserted
     return bool(inserted or gone)

@@ -1,28 +1,30 @@
 """Versions are hashes of what made them, never counters or clocks (DESIGN 2): tables, config keys, source of the modules."""
 
 import hashlib
-import importlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+import llmrec_pipeline
 from llmrec_pipeline.config import Settings, hash_json
 from llmrec_pipeline.tracking import Run
 
-STATE_PACKAGES = ("encoding", "interest")
-HEAD_PACKAGES = ("collaborative", "recommendation")
-SERVING_PACKAGES = ("interest", *HEAD_PACKAGES)  # of what scores a head that was trained before
+ROOT = Path(llmrec_pipeline.__path__[0])
+STATE_MODULES = ("encoding", "interest", "steps.dataset", "steps.states", "steps.train")
+HEAD_MODULES = ("collaborative", "recommendation", "steps.heads", "steps.train")
+# of what scores a head that was trained before
+SERVING_MODULES = ("interest", "collaborative", "recommendation", "steps.dataset", "steps.heads", "steps.states")
 
 
 @lru_cache
-def source_hash(packages: tuple[str, ...]) -> str:
-    """Hash of the source files of packages of this project."""
+def source_hash(modules: tuple[str, ...]) -> str:
+    """Hash of the source files of modules of this project, packages with all that is in them."""
     digest = hashlib.sha256()
-    for package in packages:
-        folder = Path(importlib.import_module(f"llmrec_pipeline.{package}").__path__[0])
-        for file in sorted(folder.rglob("*.py")):
-            digest.update(f"{package}/{file.relative_to(folder)}".encode() + b"\0" + file.read_bytes() + b"\0")
+    for module in modules:
+        path = ROOT / module.replace(".", "/")
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+            digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
 
 
@@ -42,7 +44,7 @@ def state_version(settings: Settings, encoder_id: str, until: int, inputs: dict[
             "config": settings.digest("seed", "interest"),
             "window_days": settings.pipeline.evaluation.window_days,
             "mapping": settings.mapping_hash,
-            "source": source_hash(STATE_PACKAGES),
+            "source": source_hash(STATE_MODULES),
         }
     )
 
@@ -50,7 +52,7 @@ def state_version(settings: Settings, encoder_id: str, until: int, inputs: dict[
 def head_version(settings: Settings, state: str) -> str:
     """All that the head adds to a state_version."""
     return hash_json(
-        {"state_version": state, "config": settings.digest("collaborative", "joint"), "source": source_hash(HEAD_PACKAGES)}
+        {"state_version": state, "config": settings.digest("collaborative", "joint"), "source": source_hash(HEAD_MODULES)}
     )
 
 
@@ -62,7 +64,7 @@ def list_id(settings: Settings, head: str, as_of: int, inputs: dict[str, str]) -
             "as_of": as_of,
             "inputs": inputs,
             "config": settings.digest("recommend"),
-            "source": source_hash(SERVING_PACKAGES),
+            "source": source_hash(("steps.recommend", *SERVING_MODULES)),
         }
     )
 
@@ -75,7 +77,7 @@ def comparison_id(settings: Settings, heads: dict[str, str], days: tuple[int, in
             "days": days,
             "inputs": inputs,
             "config": settings.digest("evaluation", "promotion", "recommend"),
-            "source": source_hash(("evaluation", *SERVING_PACKAGES)),
+            "source": source_hash(("evaluation", "steps.evaluate", "steps.promote", "steps.train", *SERVING_MODULES)),
         }
     )
 
@@ -87,6 +89,6 @@ def evaluation_id(settings: Settings, head: str, inputs: dict[str, str]) -> str:
             "head_version": head,
             "inputs": inputs,
             "config": settings.digest("evaluation", "recommend"),
-            "source": source_hash(("evaluation", *SERVING_PACKAGES)),
+            "source": source_hash(("evaluation", "steps.evaluate", "steps.train", *SERVING_MODULES)),
         }
     )

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from llmrec_pipeline.config import Settings
-from llmrec_pipeline.errors import ConfigError, InputError
+from llmrec_pipeline.errors import ConfigError, ConservationError, InputError
+from llmrec_pipeline.steps import delivery as delivery_step
 from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.warehouse import Warehouse
 
 pytestmark = pytest.mark.spark
 BUY = {"buy": {"target": True, "template": {"en": "bought {title}"}}}
@@ -239,21 +241,36 @@ def test_late_and_repeated_deliveries_end_in_the_same_tables(tmp_path: Path, mak
 def test_a_lost_row_fails_the_job_before_anything_is_committed(
     tmp_path: Path, make_settings: Make, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llmrec_pipeline.errors import ConservationError
-    from llmrec_pipeline.steps import delivery
-
     file = write(
         tmp_path / "log.csv", "user,item,time,action", "u1,tea,2024-01-01 10:00:00,buy", "u2,tea,2024-01-01 10:00:00,buy"
     )
     settings = make_settings(domain(file, PLAIN))
-    whole = delivery.parse_events
+    whole = delivery_step.parse_events
     with monkeypatch.context() as patch:
-        patch.setattr(delivery, "parse_events", lambda *args: whole(*args).filter("user_id <> 'u2'"))
+        patch.setattr(delivery_step, "parse_events", lambda *args: whole(*args).filter("user_id <> 'u2'"))
         with pytest.raises(ConservationError, match="do not add up"):
             run_job("ingest", settings)
     run = run_job("ingest", settings)  # the control: nothing was half-written, and all is there
     assert fates(run) == (2, 2, 0, 0)
     assert run.outputs["events"] == 1
+
+
+def test_a_row_that_is_lost_on_its_way_to_the_table_fails_the_job(
+    tmp_path: Path, make_settings: Make, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(
+        tmp_path / "log.csv", "user,item,time,action", "u1,tea,2024-01-01 10:00:00,buy", "u2,tea,2024-01-01 10:00:00,buy"
+    )
+    settings, insert_new = make_settings(domain(file, PLAIN)), Warehouse.insert_new
+
+    def losing(warehouse: Warehouse, name: str, rows: DataFrame, *more: str) -> int:
+        return insert_new(warehouse, name, rows.filter("user_id <> 'u2'") if name == "events" else rows, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Warehouse, "insert_new", losing)
+        with pytest.raises(ConservationError, match="1 rows committed, 2 counted before"):
+            run_job("ingest", settings)
+    assert fates(run_job("ingest", settings)) == (2, 1, 1, 0)
 
 
 @pytest.mark.parametrize(
