@@ -22,25 +22,26 @@ def price_band(price: Column, edges: tuple[float, ...]) -> Column:
     return F.when(price > 0, label.otherwise(F.lit(f">={bounds[-1]:g}")))
 
 
-def item_dates(events: DataFrame, only: DataFrame | None = None, known: DataFrame | None = None) -> DataFrame:
-    """The dates whose events make the catalogue rows of each item, or of those in `only`: item_id, first_seen, valid_from.
+def met_dates(events: DataFrame) -> DataFrame:
+    """By item_id the first date of its events and, `titled`, the first on which somebody named it (null: none)."""
+    titled = F.when(has_text(F.col("item_fields.title")), F.col("event_date"))
+    return _with_item(events).groupBy("item_id").agg(F.min("event_date").alias("first_seen"), F.min(titled).alias("titled"))
+
+
+def item_dates(met: DataFrame, known: DataFrame | None = None) -> DataFrame:
+    """The dates whose events make the catalogue rows of each item: item_id, first_seen, valid_from.
 
     The item's first date and, where nobody named it that day, the first date that has a title.
 
     Args:
-        events: all of each item, or those that came since it stood as in `known`.
-        only: the ids that matter.
+        met: `met_dates` of all events, or of those that came after `known`.
         known: rows of the catalogue, which hold the dates of all earlier events.
     """
-    titled = F.when(has_text(F.col("item_fields.title")), F.col("event_date"))
-    met = _with_item(events).select("item_id", F.col("event_date").alias("_seen"), titled.alias("_titled"))
     if known is not None:
-        met = met.union(known.select("item_id", "first_seen", F.when(F.col("title").isNotNull(), F.col("valid_from"))))
-    dates = met.groupBy("item_id").agg(F.min("_seen").alias("first_seen"), F.min("_titled").alias("_titled"))
-    if only is not None:
-        dates = dates.join(only, on="item_id", how="left_semi")
-    starts = F.array_distinct(F.array_compact(F.array("first_seen", "_titled")))
-    return dates.select("item_id", "first_seen", F.explode(starts).alias("valid_from"))
+        stood = known.select("item_id", "first_seen", F.when(F.col("title").isNotNull(), F.col("valid_from")).alias("titled"))
+        met = met.unionByName(stood).groupBy("item_id").agg(*[F.min(name).alias(name) for name in ("first_seen", "titled")])
+    starts = F.array_distinct(F.array_compact(F.array("first_seen", "titled")))
+    return met.select("item_id", "first_seen", F.explode(starts).alias("valid_from"))
 
 
 def derive_items(events: DataFrame, dates: DataFrame, domain: DomainConfig) -> DataFrame:
@@ -62,11 +63,15 @@ def _with_item(events: DataFrame) -> DataFrame:
     return events.filter(F.col("item_id").isNotNull()).select("item_id", "event_date", "price", "item_fields")
 
 
-def items_to_derive(events: DataFrame, known: DataFrame) -> DataFrame:
-    """Ids of the items whose catalogue rows these new events can change: unknown, still without title, or met on an earlier date."""
-    met = events.filter(F.col("item_id").isNotNull()).groupBy("item_id").agg(F.min("event_date").alias("met"))
+def items_to_derive(met: DataFrame, known: DataFrame) -> DataFrame:
+    """Ids of the items whose catalogue rows new events can change: unknown, still without title, or met on an earlier date.
+
+    Args:
+        met: `met_dates` of the new events.
+        known: rows of the catalogue.
+    """
     settled = known.groupBy("item_id").agg(F.max("valid_from").alias("settled"), F.max_by("title", "valid_from").alias("title"))
-    open_ones = F.col("settled").isNull() | F.col("title").isNull() | (F.col("met") <= F.col("settled"))
+    open_ones = F.col("settled").isNull() | F.col("title").isNull() | (F.col("first_seen") <= F.col("settled"))
     return met.join(settled, on="item_id", how="left").filter(open_ones).select("item_id")
 
 
@@ -75,16 +80,21 @@ def of_a_file() -> Column:
     return F.coalesce(*ITEM_FIELDS).isNotNull() | (F.col("first_seen") == F.lit(ALWAYS).cast("date"))
 
 
-def dated_back(known: DataFrame, events: DataFrame) -> DataFrame:
-    """Catalogue rows of items that events named before a file listed them, from the first of these events on, should it have come late."""
-    met = events.groupBy("item_id").agg(F.min("event_date").alias("_met"))
+def dated_back(known: DataFrame, met: DataFrame) -> DataFrame:
+    """Catalogue rows of items that events named before a file listed them, from the first of their events on, should it have come late.
+
+    Args:
+        known: rows of the catalogue.
+        met: `met_dates` of new events, or of all.
+    """
     late = (F.col("first_seen") > F.lit(ALWAYS).cast("date")) & (F.col("_met") < F.col("first_seen"))
     from_start = F.col("valid_from") == F.col("first_seen")
     moved = {
         "valid_from": F.when(late & from_start, F.col("_met")).otherwise(F.col("valid_from")),
         "first_seen": F.when(late, F.col("_met")).otherwise(F.col("first_seen")),
     }
-    return known.join(met, on="item_id", how="left").withColumns(moved).select(*ITEMS.column_names)
+    first = met.select("item_id", F.col("first_seen").alias("_met"))
+    return known.join(first, on="item_id", how="left").withColumns(moved).select(*ITEMS.column_names)
 
 
 def catalogue_items(records: DataFrame, known: DataFrame, domain: DomainConfig, delivered: str) -> DataFrame:

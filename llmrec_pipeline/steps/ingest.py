@@ -13,6 +13,7 @@ from llmrec_pipeline.behaviour.items import (
     derive_items,
     item_dates,
     items_to_derive,
+    met_dates,
     of_a_file,
 )
 from llmrec_pipeline.behaviour.values import text_of
@@ -60,14 +61,16 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
             seen = -1
             if "items" in fresh and not catalogue:
                 derived_from = warehouse.version("events")
-                run.counts["items_changed"] = warehouse.insert_new("items", _derived(run))
+                run.counts["items_changed"] = warehouse.insert_new(
+                    "items", _derived(run, item_dates(met_dates(warehouse.read("events"))))
+                )
                 if rebuild or warehouse.version("items") <= bool(run.counts["items_changed"]):  # nobody else has made first ones
                     seen = derived_from
             # of two runs at once, the last to commit items must have seen all
             while (stands := warehouse.version("events")) != seen:
                 seen = stands
                 # another run's events, which it may not live to make items of, are this one's too
-                _write_items(run, delivery, catalogue, gone, in_step=in_step and stands == after)
+                _write_items(run, delivery, catalogue, settled=in_step and stands == after and not gone)
     print_fates(console, delivery)
     run.wrote(*tables)
     run.outputs["events"] = seen
@@ -150,38 +153,33 @@ def _write_beside(run: Run, delivery: Delivery, catalogue: Catalogue | None, *, 
             run.counts["quarantined_new"] = warehouse.insert_new("quarantine", rows, "t.stage = 'ingest'")
 
 
-def touched_items(run: Run, delivery: Delivery, gone: DataFrame | None, *, in_step: bool) -> DataFrame:
-    """Ids, some of them several times, of the items whose catalogue rows this run can change; all where another run may not have ended."""
-    events, known = run.warehouse.read("events"), run.warehouse.read("items")
-    if not in_step:
-        return events.filter("item_id IS NOT NULL").select("item_id").union(known.select("item_id")).distinct()
-    touched = items_to_derive(delivery.events, known)
-    return touched.union(gone.filter("item_id IS NOT NULL").select("item_id")) if gone else touched
+def _derived(run: Run, dates: DataFrame) -> DataFrame:
+    """Catalogue rows by the events of these dates; few dates go to the events, which then stay where they are."""
+    dates, found = kept(dates)
+    return derive_items(
+        run.warehouse.read("events"), F.broadcast(dates) if found["n"] <= FEW_DATES else dates, run.settings.domain
+    )
 
 
-def _derived(run: Run, dates: DataFrame | None = None) -> DataFrame:
-    """Catalogue rows by the events of these dates, or of all; few dates go to the events, which then stay where they are."""
-    events = run.warehouse.read("events")
-    dates, found = kept(item_dates(events) if dates is None else dates)
-    return derive_items(events, F.broadcast(dates) if found["n"] <= FEW_DATES else dates, run.settings.domain)
+def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, *, settled: bool) -> None:
+    """Commits what the events, as they stand, make of the items; adds to the run's count.
 
-
-def _write_items(run: Run, delivery: Delivery, catalogue: Catalogue | None, gone: DataFrame | None, *, in_step: bool) -> None:
-    """Commits what the events, as they stand, make of the items that this run can change; adds to the run's count."""
+    Args:
+        settled: the known rows hold the dates of all events but this run's, which can change those of few items; else all are derived.
+    """
     domain, warehouse = run.settings.domain, run.warehouse
-    events, known = warehouse.read("events"), warehouse.read("items")
-    touched = touched_items(run, delivery, gone, in_step=in_step).localCheckpoint()
+    known = warehouse.read("items")
+    met = met_dates(delivery.events if settled else warehouse.read("events")).localCheckpoint()
+    touched = items_to_derive(met, known) if settled else met.select("item_id").union(known.select("item_id")).distinct()
+    touched, dates = touched.localCheckpoint(), item_dates(met, known if settled else None)
 
     def derived(ids: DataFrame) -> DataFrame:
-        """Where nothing was removed, the known rows hold the dates of all events before this run's."""
-        new, stood = (delivery.events, known) if in_step and not gone else (events, None)
-        return _derived(run, item_dates(new, ids, stood))
+        return _derived(run, dates.join(ids, on="item_id", how="left_semi"))
 
     if catalogue:
         named = catalogue.rows.select(text_of(domain.items.columns["item_id"]).alias("item_id"))
         listed = named.union(known.filter(of_a_file()).select("item_id")).distinct().localCheckpoint()
         delivered = str(delivery.fates.span[1]) if delivery.fates.span else last_date(run)
-        met = events.join(touched, on="item_id", how="left_semi")
         standing = dated_back(known.join(listed, on="item_id", how="left_semi"), met)
         said = catalogue_items(catalogue.rows, standing, domain, delivered)
         now = said.unionByName(standing.join(said, on=["item_id", "valid_from"], how="left_anti"))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from llmrec_pipeline.behaviour.events import REASON, check_mapping, elements_of, parse_elements, parse_events, parse_records
-from llmrec_pipeline.behaviour.items import catalogue_items, derive_items, item_dates
+from llmrec_pipeline.behaviour.items import catalogue_items, derive_items, item_dates, met_dates
 from llmrec_pipeline.behaviour.reading import BROKEN, HEADER, RAW, read_records
 from llmrec_pipeline.behaviour.sequences import item_texts, with_texts
 from llmrec_pipeline.behaviour.values import choose_time_format
@@ -72,7 +72,7 @@ def first_records(spark: SparkSession, settings: Settings, n: int) -> FirstRecor
         found, shown = [events, impressions, whole], impressions.filter(f"{REASON} IS NULL")
     bad = reduce(DataFrame.unionByName, [part.filter(f"{REASON} IS NOT NULL").select(REASON, RAW) for part in found])
     good = found[0].filter(f"{REASON} IS NULL")
-    items = derive_items(good, item_dates(good), domain)
+    items = derive_items(good, item_dates(met_dates(good)), domain)
     if domain.items.source:
         listed = read_records(spark, domain.items.source, domain.items.source.paths).rows.filter(F.col(BROKEN).isNull())
         known = catalogue_items(listed, spark.createDataFrame([], tables.schema("items")), domain, FAR)

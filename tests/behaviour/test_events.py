@@ -270,7 +270,8 @@ def test_a_row_that_is_lost_on_its_way_to_the_table_fails_the_job(
         patch.setattr(Warehouse, "insert_new", losing)
         with pytest.raises(ConservationError, match="1 rows committed, 2 counted before"):
             run_job("ingest", settings)
-    assert fates(run_job("ingest", settings)) == (2, 1, 1, 0)
+    run = run_job("ingest", settings)
+    assert (fates(run), run.counts["duplicates_known"]) == ((2, 1, 0, 0), 1)
 
 
 @pytest.mark.parametrize(
