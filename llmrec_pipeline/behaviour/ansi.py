@@ -11,7 +11,10 @@ from llmrec_pipeline.errors import InputError
 from llmrec_pipeline.session import java_class
 
 LONGEST = 200  # characters of SQL in a message
-OF_DOUBLES = ("Abs", "Add", "Multiply", "Subtract", "Sum", "UnaryMinus")  # cannot fail where they give a double
+OF_DOUBLES = ("Abs", "Add", "Multiply", "Subtract", "UnaryMinus")  # cannot fail where they give a double
+# those that can raise and have no word for it
+PARTIAL = ("AssertTrue", "MillisToTimestamp", "RaiseError", "SecondsToTimestamp", "Sequence", "StringToMap", "ToNumber")
+INSTANTS = ("date", "timestamp", "timestamp_ntz")
 INSTEAD = {
     "Cast": "try_cast(value AS type)",
     "ElementAt": "try_element_at(array, place)",
@@ -35,13 +38,12 @@ def check_total(key: str, text: str, rows: DataFrame, *columns: Column) -> None:
     made = rows.select(*columns) if columns else rows
     plan = made._jdf.queryExecution().analyzed()
     casts = java_class(rows.sparkSession, "org.apache.spark.sql.catalyst.expressions.Cast")
-    for part in [plan.expressions()] if columns else _expressions(plan):
-        for node in (found for root in _each(part) for found in _nodes(root)):
-            if _raises(node, casts):
-                better = INSTEAD.get(node.getClass().getSimpleName(), "a form that gives null")
-                raise InputError(
-                    f"{key}: {shorten(text, LONGEST)!r} ends the whole job at the first value that does not fit {node.sql()}; write {better} there"
-                )
+    for node in (found for root in (_each(plan.expressions()) if columns else _expressions(plan)) for found in _nodes(root)):
+        if _raises(node, casts):
+            better = INSTEAD.get(node.getClass().getSimpleName(), "a form that gives null")
+            raise InputError(
+                f"{key}: {shorten(text, LONGEST)!r} ends the whole job at the first value that does not fit {node.sql()}; write {better} there"
+            )
 
 
 def _each(sequence: Any) -> Iterator[Any]:
@@ -52,26 +54,41 @@ def _each(sequence: Any) -> Iterator[Any]:
 def _expressions(plan: Any) -> Iterator[Any]:
     """The expressions of a query's own plan, down to the views that it reads."""
     if plan.getClass().getSimpleName() != "View":
-        yield plan.expressions()
+        yield from _each(plan.expressions())
         for child in _each(plan.children()):
             yield from _expressions(child)
 
 
 def _nodes(expression: Any) -> Iterator[Any]:
-    """An expression and those that it is made of; what is known before the first row is left out."""
-    if not expression.foldable():
-        yield expression
-        replaced = _asked(expression, "replacement")
-        for child in [replaced] if replaced is not None else _each(expression.children()):
-            yield from _nodes(child)
+    """An expression and those that it is made of, subqueries too; without what is known before the first row, or gives null by itself."""
+    if expression.foldable() or expression.getClass().getSimpleName() == "TryEval":
+        return
+    yield expression
+    replaced, query = _asked(expression, "replacement"), _asked(expression, "plan")
+    for child in [replaced] if replaced is not None else _each(expression.children()):
+        yield from _nodes(child)
+    for root in _expressions(query) if query is not None else ():
+        yield from _nodes(root)
 
 
 def _raises(node: Any, casts: Any) -> bool:
     kind = node.getClass().getSimpleName()
     if kind == "Cast":
-        return str(node.evalMode()) == "ANSI" and not casts.canUpCast(node.child().dataType(), node.dataType())
-    of_doubles = node.dataType().typeName() == "double" and (kind in OF_DOUBLES or (kind == "Divide" and node.right().foldable()))
-    return _asked(node, "failOnError") is True and not of_doubles
+        return str(node.evalMode()) == "ANSI" and not _fits(node.child().dataType(), node.dataType(), casts)
+    if kind in PARTIAL:
+        return True
+    if _asked(node, "failOnError") is not True or str(_asked(node, "evalMode")) == "TRY":
+        return False
+    of_doubles = kind in OF_DOUBLES or (kind == "Divide" and node.right().foldable())
+    return not (of_doubles and node.dataType().simpleString() == "double")
+
+
+def _fits(source: Any, target: Any, casts: Any) -> bool:
+    """True where each value of the one type has one of the other."""
+    given, wanted = source.simpleString(), target.simpleString()
+    if given == "boolean" or (given in INSTANTS and wanted in INSTANTS) or (given.startswith("decimal") and wanted == "double"):
+        return True
+    return bool(casts.canUpCast(source, target))
 
 
 def _asked(node: Any, method: str) -> Any:

@@ -45,7 +45,7 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
     plain |= {f"lists.{name}.values": listed.values for name, listed in domain.lists.items()}
     for key, expression in plain.items():
         check_expression(records.rows, key, expression, known)
-    if domain.lists and VALUE in known:
+    if domain.lists and VALUE in map(str.lower, known):
         raise InputError(
             f"the file has a column {VALUE!r}, which is what a list's element is called; read it under another name (header: false, or a query)"
         )
@@ -58,7 +58,7 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
 
 def check_expression(rows: DataFrame, key: str, expression: str, known: list[str]) -> None:
     """Raises InputError when a piece of the domain's SQL does not resolve against the columns of `rows`, or can raise on some of their values."""
-    if expression.strip("`") in known:
+    if (expression.isidentifier() or expression.startswith("`")) and expression.strip("`") in known:
         return
     try:
         rows.select(F.expr(expression))
@@ -69,7 +69,9 @@ def check_expression(rows: DataFrame, key: str, expression: str, known: list[str
     check_total(key, expression, rows, F.expr(expression))
 
 
-def parse_events(rows: DataFrame, domain: DomainConfig, columns: list[str], time_format: str, last_date: str) -> DataFrame:
+def parse_events(
+    rows: DataFrame, domain: DomainConfig, columns: list[str], time_format: str, last_date: str | Column
+) -> DataFrame:
     """Events of records, with `reason` (null when usable), `_raw` of those that are not, `_file` and `_ambiguous`.
 
     Args:
@@ -77,7 +79,7 @@ def parse_events(rows: DataFrame, domain: DomainConfig, columns: list[str], time
         domain: the mapping.
         columns: the record's own columns.
         time_format: the one convention of the time column.
-        last_date: events of later dates are quarantined as future ones.
+        last_date: events of later dates are quarantined as future ones; a date, or a column of dates.
     """
     source = F.lit(domain.source.name)
     own = "event_id" in domain.columns
@@ -86,7 +88,9 @@ def parse_events(rows: DataFrame, domain: DomainConfig, columns: list[str], time
     return _typed(rows, domain, domain.columns, identity, time_format).transform(_flagged(domain, last_date, checks))
 
 
-def parse_records(rows: DataFrame, domain: DomainConfig, columns: list[str], time_format: str, last_date: str) -> DataFrame:
+def parse_records(
+    rows: DataFrame, domain: DomainConfig, columns: list[str], time_format: str, last_date: str | Column
+) -> DataFrame:
     """Records whose lists hold the behaviours: flagged as by `parse_events`, with `_record_id`, `_user` and their own columns as a struct."""
     identity = _record_identity(F.lit(domain.source.name), columns)
     named = {"_event_time": text_of(domain.columns["event_time"])}
@@ -106,7 +110,7 @@ def elements_of(records: DataFrame, listed: ListConfig) -> DataFrame:
 
 
 def parse_elements(
-    elements: DataFrame, domain: DomainConfig, name: str, time_format: str, last_date: str
+    elements: DataFrame, domain: DomainConfig, name: str, time_format: str, last_date: str | Column
 ) -> tuple[DataFrame, DataFrame]:
     """Events and impressions of the elements of the list `name`, each with the flags that `parse_events` gives.
 
@@ -168,7 +172,7 @@ def _typed(rows: DataFrame, domain: DomainConfig, mapping: dict[str, str], ident
     )
 
 
-def _flagged(domain: DomainConfig, last_date: str, checks: Checks, *more: str) -> Callable[[DataFrame], DataFrame]:
+def _flagged(domain: DomainConfig, last_date: str | Column, checks: Checks, *more: str) -> Callable[[DataFrame], DataFrame]:
     """Adds `reason` and `step_key`, and keeps `_raw` only where there is a reason."""
     step_key = {"step_key": F.col("_step_key"), "time": F.col("event_time").cast("string"), "row": F.col("event_id")}
     every = [
@@ -208,7 +212,7 @@ def _user_checks(domain: DomainConfig, user: str) -> Checks:
     return [("no user", F.col(user).isNull())] if domain.anonymous == "quarantine" else []
 
 
-def _time_checks(last_date: str) -> Checks:
+def _time_checks(last_date: str | Column) -> Checks:
     return [
         ("no time", F.col("_event_time").isNull()),
         ("unparseable time", F.col("event_time").isNull()),

@@ -76,8 +76,9 @@ def items_to_derive(met: DataFrame, known: DataFrame) -> DataFrame:
 
 
 def of_a_file() -> Column:
-    """True for a row that the catalogue's own file made: where there is one, events say nothing of an item but its dates."""
-    return F.coalesce(*ITEM_FIELDS).isNotNull() | (F.col("first_seen") == F.lit(ALWAYS).cast("date"))
+    """True for a row that the catalogue's own file made: where there is one, events make a row for an item's first date alone, without a text."""
+    from_start = F.col("first_seen") == F.lit(ALWAYS).cast("date")
+    return F.coalesce(*ITEM_FIELDS).isNotNull() | from_start | (F.col("valid_from") > F.col("first_seen"))
 
 
 def dated_back(known: DataFrame, met: DataFrame) -> DataFrame:
@@ -88,7 +89,7 @@ def dated_back(known: DataFrame, met: DataFrame) -> DataFrame:
         met: `met_dates` of new events, or of all.
     """
     late = (F.col("first_seen") > F.lit(ALWAYS).cast("date")) & (F.col("_met") < F.col("first_seen"))
-    from_start = F.col("valid_from") == F.col("first_seen")
+    from_start = (F.col("valid_from") == F.col("first_seen")) & ~of_a_file()
     moved = {
         "valid_from": F.when(late & from_start, F.col("_met")).otherwise(F.col("valid_from")),
         "first_seen": F.when(late, F.col("_met")).otherwise(F.col("first_seen")),

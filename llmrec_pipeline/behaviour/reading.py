@@ -136,10 +136,10 @@ def _structured(spark: SparkSession, source: FilesConfig, files: tuple[File, ...
     with ThreadPoolExecutor(THREADS) as pool:
         schemas = dict(zip(files, pool.map(lambda file: loaded((file,)).schema, files), strict=True))
     _check_agreement("columns", {file.path: schema.names for file, schema in schemas.items()})
-    alike: dict[str, tuple[File, ...]] = {}
+    alike: dict[str, list[File]] = {}
     for file, schema in schemas.items():
-        alike[schema.json()] = (*alike.get(schema.json(), ()), file)
-    parts = [_as_strings(loaded(own, schemas[own[0]]), F.col("_metadata.file_path")) for own in alike.values()]
+        alike.setdefault(schema.json(), []).append(file)
+    parts = [_as_strings(loaded(tuple(own), schemas[own[0]]), F.col("_metadata.file_path")) for own in alike.values()]
     return reduce(DataFrame.unionByName, parts)
 
 

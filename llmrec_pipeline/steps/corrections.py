@@ -21,7 +21,7 @@ def outdated_events(run: Run, delivery: Delivery) -> DataFrame | None:
     where a file of it cannot be read, as what it lacks may be there, nor where no record of it can be used: it is not trusted that far.
     """
     source = run.settings.domain.source
-    new_table = not run.warehouse.exists("events") or "events" in run.warehouse.rebuilding
+    new_table = run.warehouse.version("events") == 0 or "events" in run.warehouse.rebuilding
     if source.redelivery == "add" or new_table:
         return None
     if delivery.fates.span is None or delivery.records.incomplete:

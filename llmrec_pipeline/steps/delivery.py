@@ -1,12 +1,13 @@
 """What a run of ingest is given: its source read and parsed once, and the fate of each record, counted before anything is committed."""
 
 import logging
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import reduce
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.events import (
@@ -87,10 +88,22 @@ def source_paths(settings: Settings, *, every_day: bool = False) -> tuple[str, .
     if every_day and source.by_day:
         if day:
             raise ConfigError(f"a rebuild reads the files of all days, but the run names {day}; leave out --day")
+        if source.format == "delta":
+            raise ConfigError(
+                f"a rebuild cannot tell which tables {source.path!r} means; name them: --set 'domain.source.path=[...]'"
+            )
         day = ANY_DAY
     if source.by_day and not day:
         raise ConfigError(f"source.path {source.path!r} holds {{day}}, but the run names no day; pass --day YYYY-MM-DD")
     return tuple(path.replace("{day}", day or "") for path in source.paths)
+
+
+def last_dates(run: Run, files: tuple[str, ...]) -> str | Column:
+    """As `last_date`; where a rebuild reads the files of many days, that of each record's file, as when each day was delivered."""
+    if not run.settings.domain.source.by_day or run.settings.pipeline.day:
+        return last_date(run)
+    days = [re.findall(r"\d{4}-\d\d-\d\d", file)[-1] for file in files]
+    return F.element_at(F.array(*map(F.lit, days)), F.col(FILE) + 1)
 
 
 def last_date(run: Run) -> str:
@@ -130,7 +143,7 @@ def parse_delivery(run: Run, *, every_day: bool = False) -> Parsed:
             log.info("ingest: the domain names no zone; times without one are read as UTC")
         time_format = choose_time_format(records.rows, domain)
         parse = parse_records if domain.lists else parse_events
-        rows = parse(records.rows, domain, records.columns, time_format, last_date(run)).localCheckpoint()
+        rows = parse(records.rows, domain, records.columns, time_format, last_dates(run, records.files)).localCheckpoint()
     return Parsed(records, rows, time_format, count_fates(records, rows, units.result()))
 
 
@@ -152,7 +165,7 @@ def _with_lists(run: Run, parsed: Parsed) -> Delivery:
     _count_repeated(fates, shared)
     first = each_once(single, shared)
     parts = [
-        parse_elements(elements_of(first, listed), domain, name, parsed.time_format, last_date(run))
+        parse_elements(elements_of(first, listed), domain, name, parsed.time_format, last_dates(run, parsed.records.files))
         for name, listed in domain.lists.items()
     ]
     events, shown = (reduce(DataFrame.unionByName, part).localCheckpoint() for part in zip(*parts, strict=True))

@@ -27,6 +27,7 @@ from llmrec_pipeline.warehouse import in_range, kept, only_row
 
 log = logging.getLogger("llmrec")
 TABLES = ("events", "quarantine", "items")
+WITH_ITEMS = "events_with_items"  # in job_runs.versions
 FEW_DATES = 100_000  # rows of an id and two dates that every task can hold
 
 
@@ -45,17 +46,17 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         with ThreadPoolExecutor(2) as beside:
             created, ended = beside.submit(warehouse.create, tables), beside.submit(_events_with_items, run)
             delivery = each_record_once(run, parsed)
-        if rebuild and delivery.fates.span is None:
+        if rebuild and not delivery.fates.distinct:
             raise InputError(f"no record of the source can be used: {delivery.fates.by_reason}; the tables stay as they are")
         fresh = created.result() | warehouse.rebuilding
         gone, before = outdated_events(run, delivery), warehouse.version("events")
+        in_step = warehouse.data_version("events") in ended.result()
     with run.stage("write"), ThreadPoolExecutor(1) as beside:
         written = beside.submit(_write_beside, run, delivery, catalogue, rebuild=rebuild)
-        alone_at = before + 2 if rebuild else 1 if "events" in fresh else None
-        after = before + _write_events(run, delivery, gone, alone_at)
+        after = before + _write_events(run, delivery, gone, first="events" in created.result())
         written.result()
     _count(run, delivery)
-    in_step, seen = ended.result() == before, before
+    seen = before
     if after > before or catalogue or rebuild or not in_step:
         with run.stage("items"):
             seen = -1
@@ -73,15 +74,16 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
                 _write_items(run, delivery, catalogue, settled=in_step and stands == after and not gone)
     print_fates(console, delivery)
     run.wrote(*tables)
-    run.outputs["events"] = seen
+    if run.outputs["events"] == seen:
+        run.versions[WITH_ITEMS] = warehouse.data_version("events")
 
 
-def _events_with_items(run: Run) -> int | None:
-    """The version of `events` up to which all have made their items, as runs that came to their end have noted; null: none did."""
+def _events_with_items(run: Run) -> list[str]:
+    """The states of `events` that have made their items, as runs that came to their end have noted."""
     if not run.warehouse.exists("job_runs"):
-        return None
+        return []
     ended = run.warehouse.read("job_runs").filter("job = 'ingest' AND status = 'succeeded'")
-    found: int | None = only_row(ended.agg(F.max(F.col("outputs")["events"])))[0]
+    found: list[str] = only_row(ended.agg(F.collect_set(F.col("versions")[WITH_ITEMS])))[0]
     return found
 
 
@@ -104,26 +106,26 @@ def _count(run: Run, delivery: Delivery) -> None:
         log.info("ingest: skipped %s (%s)", file, reason)
 
 
-def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None, alone_at: int | None) -> bool:
+def _write_events(run: Run, delivery: Delivery, gone: DataFrame | None, *, first: bool) -> bool:
     """Commits the new events; those that are not inserted were known. False where there is nothing to commit.
 
     Args:
-        alone_at: the version that a table without rows has afterwards, if no other run has committed to it; null where rows may be known.
+        first: this run has made the table: unless another commits to it meanwhile, no row is known.
 
     Raises:
         ConservationError: rows committed are more than were counted, or fewer though none was known.
     """
     fates, warehouse = delivery.fates, run.warehouse
-    if fates.span is None:
+    if fates.span is None and "events" not in warehouse.rebuilding:
         return False
     domain = run.settings.domain
     dated = (
         "event_id" not in domain.columns and not domain.lists
     )  # a record's hash takes its time in; an order line may come again later
-    span = in_range("event_date", *fates.span) if dated else "true"
+    span = in_range("event_date", *fates.span) if dated and fates.span else "true"
     counted = delivery.elements.get("elements_events", fates.distinct)
     inserted = replace_events(run, delivery, gone) if gone else warehouse.insert_new("events", delivery.events, span)
-    if inserted > counted or (inserted < counted and warehouse.version("events") == alone_at):
+    if inserted > counted or (first and inserted < counted and warehouse.version("events") == bool(inserted)):
         raise ConservationError(
             f"events: {inserted} rows committed, {counted} counted before; this is a defect, please report it"
         )

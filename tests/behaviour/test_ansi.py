@@ -13,7 +13,9 @@ pytestmark = pytest.mark.spark
 
 @pytest.fixture(scope="module")
 def rows(spark: SparkSession) -> DataFrame:
-    return spark.createDataFrame([("x", "y", "a b")], "a string, b string, c string")
+    made = spark.createDataFrame([("x", "y", "a b")], "a string, b string, c string")
+    made.createOrReplaceTempView("log")
+    return made
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,7 @@ def rows(spark: SparkSession) -> DataFrame:
         ("element_at(split(c, ' '), 3)", r"element_at\(.*; write try_element_at"),
         ("transform(split(c, ' '), x -> int(x))", r"AS INT\)"),
         ("to_timestamp(a)", "to_timestamp"),
+        ("to_number(a, '999')", "to_number"),
         ("to_timestamp(a, 'yyyy')", "to_timestamp"),
         ("1 / length(nullif(c, 'a b'))", None),
         ("length(c) / (length(a) - 1)", r"; write try_divide"),
@@ -49,6 +52,14 @@ def test_what_can_raise_is_named(rows: DataFrame, expression: str, part: str | N
         "try_cast(a AS INT)",
         "try_divide(try_cast(a AS DOUBLE), try_cast(b AS DOUBLE))",
         "try_cast(a AS DOUBLE) * 2.5 - 1",
+        "try_add(instr(a, ':'), 1)",
+        "try_subtract(length(a), 1)",
+        "try_multiply(try_cast(a AS DECIMAL(10, 2)), 100)",
+        "try_element_at(split(c, ' '), 3)",
+        "try_to_binary(a, 'hex')",
+        "int(a = 'x')",
+        "year(try_to_timestamp(a))",
+        "double(try_cast(a AS DECIMAL(10, 2)))",
         "try_cast(a AS DOUBLE) / 100",
         "CASE WHEN a LIKE 'C%' THEN 'return' ELSE b END",
         "get(split(c, ' '), 9)",
@@ -62,10 +73,15 @@ def test_what_has_a_result_for_each_value_passes(rows: DataFrame, expression: st
     rows.select(F.expr(expression)).collect()
 
 
-def test_a_query_is_looked_at_as_a_whole(spark: SparkSession, rows: DataFrame) -> None:
-    rows.createOrReplaceTempView("log")
+@pytest.mark.usefixtures("rows")
+def test_a_query_is_looked_at_as_a_whole(spark: SparkSession) -> None:
     joined = "SELECT x.a, sum(try_cast(y.b AS DOUBLE)) AS n FROM log x JOIN log y ON x.a = y.a GROUP BY x.a"
     check_total("source.query", joined, spark.sql(joined))
+    latest = "SELECT *, row_number() OVER (PARTITION BY a ORDER BY b) AS n FROM log"
+    check_total("source.query", latest, spark.sql(latest))
+    among = "SELECT a FROM log WHERE a IN (SELECT b FROM log WHERE c > 3)"
+    with pytest.raises(InputError, match=r"CAST\(.*c AS BIGINT\)"):
+        check_total("source.query", among, spark.sql(among))
     filtered = f"SELECT * FROM ({joined}) WHERE a > 3"
     with pytest.raises(InputError, match=r"source\.query: .*CAST\(.*a AS BIGINT\)"):
         check_total("source.query", filtered, spark.sql(filtered))

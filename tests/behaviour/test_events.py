@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from llmrec_pipeline.config import Settings
 from llmrec_pipeline.errors import ConfigError, ConservationError, InputError
 from llmrec_pipeline.steps import delivery as delivery_step
+from llmrec_pipeline.steps import ingest as ingest_step
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import Warehouse
 
@@ -253,6 +254,24 @@ def test_a_lost_row_fails_the_job_before_anything_is_committed(
     run = run_job("ingest", settings)  # the control: nothing was half-written, and all is there
     assert fates(run) == (2, 2, 0, 0)
     assert run.outputs["events"] == 1
+
+
+def test_two_first_ingests_of_one_delivery_at_once(
+    tmp_path: Path, make_settings: Make, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find no table; the other has committed all when this one writes."""
+    file = write(tmp_path / "log.csv", "user,item,time,action", "u1,tea,2024-01-01 10:00:00,buy")
+    settings, write_events = make_settings(domain(file, PLAIN)), ingest_step._write_events
+
+    def overtaken(*given: Any, **named: Any) -> bool:
+        monkeypatch.setattr(ingest_step, "_write_events", write_events)
+        assert run_job("ingest", settings).counts["used"] == 1
+        return write_events(*given, **named)
+
+    monkeypatch.setattr(ingest_step, "_write_events", overtaken)
+    run = run_job("ingest", settings)
+    assert (run.counts["used"], run.counts["duplicates_known"]) == (0, 1)
+    assert run.warehouse.read("items").count() == run.warehouse.read("events").count() == 1
 
 
 def test_a_row_that_is_lost_on_its_way_to_the_table_fails_the_job(

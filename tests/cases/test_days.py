@@ -248,10 +248,10 @@ def test_25_two_first_ingests_at_once_leave_the_items_that_one_after_the_other_w
         run_step("ingest", settings_in(base, folders[0])(day))
     settings, write_events = settings_in(base, folders[1]), ingest_step._write_events
 
-    def overtaken(*given: Any) -> bool:
+    def overtaken(*given: Any, **named: Any) -> bool:
         monkeypatch.setattr(ingest_step, "_write_events", write_events)
         run_step("ingest", settings(DAYS[1]))
-        return write_events(*given)
+        return write_events(*given, **named)
 
     monkeypatch.setattr(ingest_step, "_write_events", overtaken)
     run_step("ingest", settings(DAYS[0]))
