@@ -29,6 +29,7 @@ TINY = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what takes minutes to make run in one process; the longest ones are begun first."""
     groups = {item: "clicks" if "clicks" in getattr(item, "fixturenames", ()) else item.path.stem for item in items}
