@@ -5,7 +5,7 @@ from textwrap import shorten
 from typing import Any
 
 from py4j.protocol import Py4JError
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 
 from llmrec_pipeline.errors import InputError
 from llmrec_pipeline.session import java_class
@@ -26,19 +26,21 @@ INSTEAD = {
 }
 
 
-def check_total(key: str, text: str, rows: DataFrame, *columns: Column) -> None:
-    """Raises InputError where SQL can raise in the middle of a job: `columns` over `rows`, or else the query that made `rows`.
+def check_total(key: str, text: str, made: DataFrame, *, query: bool = False) -> None:
+    """Raises InputError where SQL can raise in the middle of a job.
 
     An implicit conversion counts like one that is written: `quantity > 0` casts the text of a raw column.
 
     Args:
         key: where in the YAML it stands.
         text: the SQL.
+        made: what selects it, and nothing else.
+        query: the SQL is all that made it, down to the views that it reads.
     """
-    made = rows.select(*columns) if columns else rows
     plan = made._jdf.queryExecution().analyzed()
-    casts = java_class(rows.sparkSession, "org.apache.spark.sql.catalyst.expressions.Cast")
-    for node in (found for root in (_each(plan.expressions()) if columns else _expressions(plan)) for found in _nodes(root)):
+    casts = java_class(made.sparkSession, "org.apache.spark.sql.catalyst.expressions.Cast")
+    roots = _expressions(plan) if query else _each(plan.expressions())
+    for node in (found for root in roots for found in _nodes(root)):
         if _raises(node, casts):
             better = INSTEAD.get(node.getClass().getSimpleName(), "a form that gives null")
             raise InputError(

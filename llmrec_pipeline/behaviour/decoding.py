@@ -8,12 +8,20 @@ from collections.abc import Callable, Iterable, Iterator
 
 INVALID = "\udcff"  # a lone surrogate: no text that can be decoded has it
 MARKED = "llmrec.marked"
-codecs.register_error(MARKED, lambda error: (INVALID, error.end))  # type: ignore[attr-defined]
 OPENERS: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
     ".bz2": bz2.BZ2File,
 }
 Line = tuple[str, str | None]  # text, and why it cannot be used
+
+
+def _marked(error: UnicodeError) -> tuple[str, int]:
+    """The mark in place of what the charset does not explain, and where to read on."""
+    assert isinstance(error, UnicodeDecodeError)  # nothing is encoded under this name
+    return INVALID, error.end
+
+
+codecs.register_error(MARKED, _marked)
 
 
 def decoded_lines(content: bytes, name: str, charset: str) -> Iterator[Line]:

@@ -61,12 +61,12 @@ def check_expression(rows: DataFrame, key: str, expression: str, known: list[str
     if (expression.isidentifier() or expression.startswith("`")) and expression.strip("`") in known:
         return
     try:
-        rows.select(F.expr(expression))
+        made = rows.select(F.expr(expression))
     except Exception as error:  # Spark raises several unrelated classes here
         word = expression.strip("`")
         hint = f"; {nearest(word, known)}" if word.replace("_", "").isalnum() else f"; the file has {known}"
         raise InputError(f"{key}: {expression!r} does not fit the file: {str(error).splitlines()[0]}{hint}") from None
-    check_total(key, expression, rows, F.expr(expression))
+    check_total(key, expression, made)
 
 
 def parse_events(

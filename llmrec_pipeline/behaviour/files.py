@@ -7,6 +7,7 @@ import codecs
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -141,24 +142,19 @@ def first_line(spark: SparkSession, file: File, charset: str) -> str | None:
     """The first line with content, without line ending and byte-order mark; null where there is none."""
     decoder, text = codecs.getincrementaldecoder(charset)("replace"), ""
     try:
-        stream = _open(spark, file)
-    except Exception:  # no codec for it here, or not what its name says
+        with closing(_open(spark, file)) as stream:
+            while True:
+                piece = bytes(stream.readNBytes(PIECE))
+                text += decoder.decode(piece, final=not piece)
+                *lines, text = re.split("\r\n|\n|\r(?!$)", text)
+                for line in lines if piece else [*lines, text]:
+                    content = line.removeprefix("\ufeff").removesuffix("\r")
+                    if content.strip():
+                        return content
+                if not piece:
+                    return None
+    except Exception:  # a damaged file may break off in its first line, or not open at all
         return None
-    try:
-        while True:
-            piece = bytes(stream.readNBytes(PIECE))
-            text += decoder.decode(piece, final=not piece)
-            *lines, text = re.split("\r\n|\n|\r(?!$)", text)
-            for line in lines if piece else [*lines, text]:
-                content = line.removeprefix("\ufeff").removesuffix("\r")
-                if content.strip():
-                    return content
-            if not piece:
-                return None
-    except Exception:  # a damaged file may break off in its first line
-        return None
-    finally:
-        stream.close()
 
 
 def sha256(spark: SparkSession, file: File) -> str:

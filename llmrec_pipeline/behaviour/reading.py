@@ -175,7 +175,7 @@ def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
     except Exception as error:  # Spark raises several unrelated classes here
         known = {name: part.columns for name, part in parts.items()}
         raise InputError(f"source.query does not fit its tables: {str(error).splitlines()[0]}; they have {known}") from None
-    check_total("source.query", source.query or "", answer)
+    check_total("source.query", source.query or "", answer, query=True)
     rows = made.withColumn(FILE, F.lit(0)).drop("_uri")
     units, headers = rows.select(FILE), 0
     files: tuple[str, ...] = (QUERY,)

@@ -111,18 +111,6 @@ class DomainConfig(Section):
     def language(self) -> str:
         return self.languages[0]
 
-    @property
-    def expressions(self) -> dict[str, str]:
-        """Every piece of Spark SQL that the domain holds, by its key."""
-        found = {f"columns.{name}": text for name, text in self.columns.items()}
-        found |= {f"items.columns.{name}": text for name, text in self.items.columns.items()}
-        found |= {f"quarantine_when.{name}": text for name, text in self.quarantine_when.items()}
-        found |= {"source.query": self.source.query} if self.source.query else {}
-        for name, listed in self.lists.items():
-            parts = {key: getattr(listed, key) for key in ("values", "item_id", "acted", "event_time")}
-            found |= {f"lists.{name}.{key}": text for key, text in parts.items() if text}
-        return found
-
     @model_validator(mode="after")
     def _consistent(self) -> "DomainConfig":
         needed = {"user_id", "event_time"} | (set() if self.lists else {"item_id", "event_type"})

@@ -21,8 +21,7 @@ def outdated_events(run: Run, delivery: Delivery) -> DataFrame | None:
     where a file of it cannot be read, as what it lacks may be there, nor where no record of it can be used: it is not trusted that far.
     """
     source = run.settings.domain.source
-    new_table = run.warehouse.version("events") == 0 or "events" in run.warehouse.rebuilding
-    if source.redelivery == "add" or new_table:
+    if source.redelivery == "add" or "events" in run.warehouse.rebuilding or run.warehouse.version("events") == 0:
         return None
     if delivery.fates.span is None or delivery.records.incomplete:
         why = "a file of the delivery cannot be read" if delivery.records.incomplete else "no record of the delivery can be used"

@@ -121,6 +121,7 @@ class Parsed:
     records: Records
     rows: DataFrame  # as parse_events, or parse_records, gives them
     time_format: str
+    last_date: str | Column  # as `last_dates`
     fates: Fates
 
 
@@ -143,8 +144,9 @@ def parse_delivery(run: Run, *, every_day: bool = False) -> Parsed:
             log.info("ingest: the domain names no zone; times without one are read as UTC")
         time_format = choose_time_format(records.rows, domain)
         parse = parse_records if domain.lists else parse_events
-        rows = parse(records.rows, domain, records.columns, time_format, last_dates(run, records.files)).localCheckpoint()
-    return Parsed(records, rows, time_format, count_fates(records, rows, units.result()))
+        last = last_dates(run, records.files)
+        rows = parse(records.rows, domain, records.columns, time_format, last).localCheckpoint()
+    return Parsed(records, rows, time_format, last, count_fates(records, rows, units.result()))
 
 
 def each_record_once(run: Run, parsed: Parsed) -> Delivery:
@@ -165,7 +167,7 @@ def _with_lists(run: Run, parsed: Parsed) -> Delivery:
     _count_repeated(fates, shared)
     first = each_once(single, shared)
     parts = [
-        parse_elements(elements_of(first, listed), domain, name, parsed.time_format, last_dates(run, parsed.records.files))
+        parse_elements(elements_of(first, listed), domain, name, parsed.time_format, parsed.last_date)
         for name, listed in domain.lists.items()
     ]
     events, shown = (reduce(DataFrame.unionByName, part).localCheckpoint() for part in zip(*parts, strict=True))

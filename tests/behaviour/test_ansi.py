@@ -43,7 +43,7 @@ def test_what_can_raise_is_named(rows: DataFrame, expression: str, part: str | N
     with pytest.raises(
         InputError, match=f"columns.price: .* ends the whole job at the first value that does not fit .*{part or ''}"
     ):
-        check_total("columns.price", expression, rows, F.expr(expression))
+        check_total("columns.price", expression, rows.select(F.expr(expression)))
 
 
 @pytest.mark.parametrize(
@@ -69,19 +69,19 @@ def test_what_can_raise_is_named(rows: DataFrame, expression: str, part: str | N
     ],
 )
 def test_what_has_a_result_for_each_value_passes(rows: DataFrame, expression: str) -> None:
-    check_total("columns.price", expression, rows, F.expr(expression))
+    check_total("columns.price", expression, rows.select(F.expr(expression)))
     rows.select(F.expr(expression)).collect()
 
 
 @pytest.mark.usefixtures("rows")
 def test_a_query_is_looked_at_as_a_whole(spark: SparkSession) -> None:
     joined = "SELECT x.a, sum(try_cast(y.b AS DOUBLE)) AS n FROM log x JOIN log y ON x.a = y.a GROUP BY x.a"
-    check_total("source.query", joined, spark.sql(joined))
+    check_total("source.query", joined, spark.sql(joined), query=True)
     latest = "SELECT *, row_number() OVER (PARTITION BY a ORDER BY b) AS n FROM log"
-    check_total("source.query", latest, spark.sql(latest))
+    check_total("source.query", latest, spark.sql(latest), query=True)
     among = "SELECT a FROM log WHERE a IN (SELECT b FROM log WHERE c > 3)"
     with pytest.raises(InputError, match=r"CAST\(.*c AS BIGINT\)"):
-        check_total("source.query", among, spark.sql(among))
+        check_total("source.query", among, spark.sql(among), query=True)
     filtered = f"SELECT * FROM ({joined}) WHERE a > 3"
     with pytest.raises(InputError, match=r"source\.query: .*CAST\(.*a AS BIGINT\)"):
-        check_total("source.query", filtered, spark.sql(filtered))
+        check_total("source.query", filtered, spark.sql(filtered), query=True)
