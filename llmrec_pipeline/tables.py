@@ -133,7 +133,7 @@ ITEMS = Table(
 
 TEXTS = Table(
     name="texts",
-    row="a distinct behaviour text",
+    row="a distinct behaviour or profile text",
     key=("text_hash",),
     cluster_by=("text_hash",),
     writers=("textualise",),
@@ -159,6 +159,23 @@ USER_SEQUENCES = Table(
         Column("text", "string", "the same as readable text, one behaviour a line", True),
         Column("n_steps", "int", "steps of the date", True),
         Column("fingerprint", "long", "order-free hash of the events and texts behind this row", True),
+    ),
+)
+
+USER_PROFILES = Table(
+    name="user_profiles",
+    row="a profile text of a user, as of the step in which the number of their behaviours passed 16 * 2^renewal (`interest.profile_texts`)",
+    key=("user_id", "renewal"),
+    cluster_by=("event_date",),
+    writers=("textualise",),
+    mapped=True,
+    columns=(
+        Column("user_id", "string", "as spelt in the log", True),
+        Column("renewal", "int", "k, from 0", True),
+        Column("event_date", "date", "date of the step", True),
+        Column("step", "int", "number of the step within that date, see `user_sequences`", True),
+        Column("text_hash", "string", "see `texts`; null: nothing to say"),
+        Column("fingerprint", "long", "order-free hash of what the user did up to that date", True),
     ),
 )
 
@@ -373,6 +390,7 @@ TABLES = {
         ITEMS,
         TEXTS,
         USER_SEQUENCES,
+        USER_PROFILES,
         ENCODERS,
         TEXT_EMBEDDINGS,
         INTEREST_STATES,

@@ -12,10 +12,11 @@ from llmrec_pipeline.config import DomainConfig
 from llmrec_pipeline.tables import ITEM_FIELDS, TEXTS, USER_SEQUENCES
 
 LAST = 2**31 - 1  # position of what lies in no list
+PROFILED = ("category", "brand")  # of an item, what profile texts name beside the sentences
 
 
 def item_texts(items: DataFrame, events: DataFrame, domain: DomainConfig) -> DataFrame:
-    """The sentence of every catalogue row under every event type: item_id, event_type, _since, valid_to, text, text_hash.
+    """The sentence of every catalogue row under every event type: item_id, event_type, _since, valid_to, text, PROFILED, text_hash.
 
     A type that needs no item has sentences only of those items that `events` hold with it: most such types never have one.
     """
@@ -25,7 +26,7 @@ def item_texts(items: DataFrame, events: DataFrame, domain: DomainConfig) -> Dat
         met = events.filter((F.col("event_type") == name) & F.col("item_id").isNotNull()).select("item_id")
         rows = valid if kind.needs_item else valid.join(met, on="item_id", how="left_semi")
         text = render(kind.template[domain.language], domain.max_text_chars).alias("text")
-        parts.append(rows.select("item_id", "_since", "valid_to", F.lit(name).alias("event_type"), text))
+        parts.append(rows.select("item_id", "_since", "valid_to", F.lit(name).alias("event_type"), text, *PROFILED))
     return reduce(DataFrame.unionByName, parts).withColumn("text_hash", _text_hash(domain))
 
 
@@ -57,22 +58,27 @@ def distinct_texts(described: DataFrame, domain: DomainConfig) -> DataFrame:
     return rows.withColumn("language", F.lit(domain.language)).select(*TEXTS.column_names)
 
 
-def with_texts(events: DataFrame, described: DataFrame, domain: DomainConfig) -> DataFrame:
-    """Events with the sentence of their item as of their date, or, where they have none, with their own."""
+def with_texts(events: DataFrame, described: DataFrame, domain: DomainConfig, profile_texts: bool = False) -> DataFrame:
+    """Events with the sentence of their item as of their date, or, where they have none, with their own; and their fingerprint.
+
+    With `profile_texts` the fingerprint takes in all that these are made of.
+    """
     e, d = events.alias("e"), described.alias("d")
     date = F.col("e.event_date")
     valid = (date >= F.col("d._since")) & (F.col("d.valid_to").isNull() | (date < F.col("d.valid_to")))
     match = (F.col("e.item_id") == F.col("d.item_id")) & (F.col("e.event_type") == F.col("d.event_type")) & valid
-    textual = e.join(d, on=match, how="left").select("e.*", "d.text", "d.text_hash")
-    if not domain.itemless:
-        return textual
-    said = textual.withColumn("text", F.coalesce("text", _own_text(domain)))
-    return said.withColumn("text_hash", F.coalesce("text_hash", _text_hash(domain)))
+    profiled = PROFILED if profile_texts else ()
+    textual = e.join(d, on=match, how="left").select("e.*", "d.text", "d.text_hash", *[f"d.{name}" for name in profiled])
+    if domain.itemless:
+        said = textual.withColumn("text", F.coalesce("text", _own_text(domain)))
+        textual = said.withColumn("text_hash", F.coalesce("text_hash", _text_hash(domain)))
+    more = [F.coalesce(name, F.lit("")) for name in profiled]
+    return textual.withColumn("fingerprint", F.xxhash64("event_id", "text_hash", *more)).drop(*profiled)
 
 
 def fingerprints(textual: DataFrame) -> DataFrame:
     """An order-free hash of the events and texts of each user and date."""
-    return textual.groupBy("user_id", "event_date").agg(F.bit_xor(F.xxhash64("event_id", "text_hash")).alias("fingerprint"))
+    return textual.groupBy("user_id", "event_date").agg(F.bit_xor("fingerprint").alias("fingerprint"))
 
 
 def user_sequences(textual: DataFrame, seed: int) -> DataFrame:
@@ -91,7 +97,7 @@ def user_sequences(textual: DataFrame, seed: int) -> DataFrame:
             F.coalesce(F.min("position"), F.lit(LAST)).alias("position"),
             F.sort_array(F.collect_list(F.struct(*own))).alias("of"),
             F.max("session_id").alias("session_id"),
-            F.bit_xor(F.xxhash64("event_id", "text_hash")).alias("fingerprint"),
+            F.bit_xor("fingerprint").alias("fingerprint"),
         )
         .withColumns({"hash": F.xxhash64(F.lit(seed), "user_id", "step_key"), "n": F.size("of")})
     )

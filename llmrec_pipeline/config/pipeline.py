@@ -120,6 +120,11 @@ class InterestConfig(Section):
     contrastive_weight: NonNegative = Field(
         0.0, description="weight in the loss of telling users apart by two randomly masked views of each one's window; 0: off"
     )
+    profile_texts: bool = Field(
+        False,
+        description="a line about each user, encoded too and renewed when the number of behaviours passes 16 * 2^k, is part of the long part; "
+        "its gain is yet to be shown",
+    )
     window_steps: PositiveInt = Field(64, description="steps of one truncated back-propagation window; state is carried across")
     batch_steps: PositiveInt = Field(
         256, description="steps of one update (users x steps of a window); bounds memory to batch * items of the softmax"

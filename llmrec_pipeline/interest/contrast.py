@@ -45,6 +45,7 @@ def _view(model: InterestModel, carry: Carry, window: Window, vectors: Vectors) 
         event_item=window.event_item * kept,
         event_text=window.event_text * kept,
         profile=torch.zeros_like(window.profile),  # it sums the texts of all behaviours
+        snapshot=torch.zeros_like(window.snapshot),  # what was renewed in the window tells of them, too
     )
     users, seen = torch.arange(len(window.length)), window.length[:, None]
     after = model.recurrence.scan(carry, known, seen, vectors).at(users, torch.zeros_like(users))

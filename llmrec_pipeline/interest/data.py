@@ -1,9 +1,9 @@
 """Histories: the steps of many users as flat arrays, the one form in which torch code sees behaviour.
 
-Legend: U users, S steps, E behaviours; offsets are CSR-style (row r owns [offsets[r], offsets[r + 1])).
+Legend: U users, S steps, E behaviours, J profile texts, K text dimensions; offsets are CSR-style (row r owns [offsets[r], offsets[r + 1])).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,10 @@ class Histories:
     text: npt.NDArray[np.int32]  # [E] row in the text matrix; -1: no text
     quantity: npt.NDArray[np.float32]  # [E] NaN where the log has none
     cancels: tuple[int, ...] = ()  # [types] the type of which a behaviour takes one back, -1: none; empty: none does
+    snapshot_step: Int = field(
+        default_factory=lambda: np.zeros(0, dtype=np.int64)
+    )  # [J] ascending: the step that a profile text is of
+    snapshots: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))  # [J, K] its vector
 
     @property
     def n_users(self) -> int:
@@ -56,6 +60,7 @@ class Histories:
         kept = np.concatenate([[0], np.cumsum(keep)])
         lengths = np.diff(self.event_offsets)
         events = np.repeat(keep, lengths)
+        snapshots = keep[self.snapshot_step]
         return Histories(
             user_ids=self.user_ids,
             step_offsets=kept[self.step_offsets],
@@ -68,6 +73,8 @@ class Histories:
             text=self.text[events],
             quantity=self.quantity[events],
             cancels=self.cancels,
+            snapshot_step=kept[self.snapshot_step[snapshots]],
+            snapshots=self.snapshots[snapshots],
         )
 
     def take(self, users: Int) -> "Histories":
@@ -83,6 +90,7 @@ class Histories:
         """Users [start, stop) as views of the same arrays."""
         s0, s1 = self.step_offsets[start], self.step_offsets[stop]
         e0, e1 = self.event_offsets[s0], self.event_offsets[s1]
+        j0, j1 = np.searchsorted(self.snapshot_step, [s0, s1])
         return Histories(
             user_ids=self.user_ids[start:stop],
             step_offsets=self.step_offsets[start : stop + 1] - s0,
@@ -95,6 +103,8 @@ class Histories:
             text=self.text[e0:e1],
             quantity=self.quantity[e0:e1],
             cancels=self.cancels,
+            snapshot_step=self.snapshot_step[j0:j1] - s0,
+            snapshots=self.snapshots[j0:j1],
         )
 
     @property

@@ -78,7 +78,7 @@ class Head(nn.Module):
         super().__init__()
         n_types, lives, dim = len(is_target), len(config.long_half_lives), config.item_dim
         self.items = items
-        width = config.long_queries * dim + lives * n_types * (dim + 1) + text_dim + 1
+        width = config.long_queries * dim + lives * n_types * (dim + 1) + text_dim * (1 + config.profile_texts) + 1
         self.long = nn.Linear(width, config.hidden_size)
         self.w1 = nn.Linear(config.hidden_size, dim, bias=False)  # W_1
         self.gate = Gate(config.gate)
@@ -118,7 +118,9 @@ class Head(nn.Module):
         profile = fade[:, longest, None] * carry.profile / (1 + counts[:, longest].sum(dim=1, keepdim=True))
         attention = carry.numerator / carry.denominator.clamp(min=1)[..., None]  # the maximum alone weighs 1; 0 without steps
         steps = torch.log1p(carry.steps.to(counts.dtype))[:, None]
-        parts = [attention.flatten(1), means.flatten(1), torch.log1p(counts).flatten(1), profile, steps]
+        has_text = (carry.snapshot != 0).any(dim=1, keepdim=True)
+        snapshot = self.items.tower.standardise(carry.snapshot) * has_text if carry.snapshot.shape[1] else carry.snapshot
+        parts = [attention.flatten(1), means.flatten(1), torch.log1p(counts).flatten(1), profile, snapshot, steps]
         long = self.long(self.dropout(torch.cat(parts, dim=1).float()))
         return self.dropout(carry.h), long, self.gate(carry.steps, since, gate_shift)
 

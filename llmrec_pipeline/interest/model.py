@@ -41,6 +41,7 @@ class InterestModel(nn.Module):
     @property
     def layout(self) -> Layout:
         config = self.config
+        text_dim = len(self.recurrence.items.tower.mean)
         return Layout(
             hidden=config.hidden_size,
             has_cell=config.cell == "lstm",
@@ -48,8 +49,9 @@ class InterestModel(nn.Module):
             item_dim=config.item_dim,
             types=len(self.event_types),
             half_lives=len(config.long_half_lives),
-            text_dim=len(self.recurrence.items.tower.mean),
+            text_dim=text_dim,
             repeat_half_lives=len(config.repeat_half_lives),
+            snapshot_dim=text_dim if config.profile_texts else 0,
         )
 
     def as_new(self, share: float) -> Tensor:

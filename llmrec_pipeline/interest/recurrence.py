@@ -33,6 +33,7 @@ class Carry:
     sums: Tensor  # [..., H, E, D] decayed sums of behaviour vectors, as of `time`
     counts: Tensor  # [..., H, E] decayed numbers of behaviours, as of `time`
     profile: Tensor  # [..., K] text vectors summed, decayed by the longest half-life, as of `time`
+    snapshot: Tensor  # [..., K] vector of the newest profile text, 0 before the first; [..., 0] without profile texts
     steps: Tensor  # [...] int64
     time: Tensor  # [...] float64, instant of the last step; 0 without steps
 
@@ -41,7 +42,7 @@ class Carry:
         sizes = [int(np.prod(shape)) for shape in layout.blocks.values()]
         parts = torch.as_tensor(states.accumulators).to(dtype)
         blocks = {
-            name: part.reshape(-1, *shape)
+            name: part.reshape(len(part), *shape)
             for (name, shape), part in zip(layout.blocks.items(), torch.split(parts, sizes, dim=1), strict=True)
         }
         plain = {"h": states.h, "c": states.c, "steps": states.steps, "time": states.last_time}
@@ -49,8 +50,7 @@ class Carry:
 
     def accumulators(self, layout: Layout) -> npt.NDArray[np.float64]:
         """[U, A] as `States` keeps them."""
-        n = len(self.steps)
-        return torch.cat([getattr(self, name).reshape(n, -1).double() for name in layout.blocks], dim=1).numpy()
+        return torch.cat([getattr(self, name).flatten(1).double() for name in layout.blocks], dim=1).numpy()
 
     def at(self, *index: Tensor) -> "Carry":
         """The states at the given positions of the leading dimensions."""
@@ -179,6 +179,7 @@ class Recurrence(nn.Module):
             sums=sums,
             counts=counts,
             profile=profile,
+            snapshot=_newest_snapshot(carry, window, seen),
             steps=carry.steps[:, None] + seen,
             time=now,
         )
@@ -254,6 +255,17 @@ class Recurrence(nn.Module):
 def gap_bucket(gap: Tensor, steps_before: Tensor) -> Tensor:
     """Bucket of a time gap in days by its minutes; 0 where there is no step before."""
     return torch.where(steps_before > 0, log_bucket(gap * MINUTES), 0)
+
+
+def _newest_snapshot(carry: Carry, window: Window, seen: Tensor) -> Tensor:
+    """[B, P, K] vector of the profile text that was renewed last by then: within the window, or before it."""
+    before = carry.snapshot[:, None].expand(-1, seen.shape[1], -1)
+    if not (before.shape[2] and len(window.snapshots)):
+        return before
+    none_yet = window.snapshot.new_zeros(len(seen), 1)
+    row = torch.cat([none_yet, window.snapshot.cummax(dim=1).values], dim=1).gather(1, seen)  # [B, P]
+    inside = window.snapshots.to(before.dtype)[(row - 1).clamp(min=0)]
+    return torch.where(row[..., None] > 0, inside, before)
 
 
 def _gather_steps(values: Tensor, seen: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Rows of `user_sequences`, as Arrow, to Histories.
 
-Legend: R rows (a user and date each), U users, S steps, E behaviours.
+Legend: R rows (a user and date each), U users, S steps, E behaviours, J profile texts, K text dimensions.
 """
 
 from typing import Any
@@ -14,20 +14,27 @@ from llmrec_pipeline.errors import InputError
 from llmrec_pipeline.interest.data import Histories
 
 MICROS_PER_DAY = 86_400_000_000
-COLUMNS = ("user_id", "event_date", "steps")
+COLUMNS = ("user_id", "event_date", "steps", "profiles")
+PROFILES = "array<struct<step:int,embedding:array<float>>>"  # of a date, by step; null: none
 
 
 def to_histories(
-    rows: pa.Table, item_ids: pa.Array, text_hashes: pa.Array, event_types: tuple[str, ...], cancels: tuple[int, ...] = ()
+    rows: pa.Table,
+    item_ids: pa.Array,
+    text_hashes: pa.Array,
+    event_types: tuple[str, ...],
+    cancels: tuple[int, ...] = (),
+    text_dim: int = 0,
 ) -> Histories:
     """Histories of the users in `rows`.
 
     Args:
-        rows: COLUMNS of `user_sequences`, in ascending order of (user_id, event_date).
+        rows: COLUMNS of `user_sequences`, in ascending order of (user_id, event_date), with the vectors of their profile texts.
         item_ids: [N] of the catalogue; its positions become item rows.
         text_hashes: positions become text rows.
         event_types: the domain's types in their order.
         cancels: as `Histories.cancels`.
+        text_dim: K.
 
     Raises:
         InputError: rows are not in order, or hold an event type that the domain lacks.
@@ -48,6 +55,7 @@ def to_histories(
     step_row = row[starts]
     user = np.cumsum(new_user) - 1  # [R]
     first = np.minimum.reduceat(time, starts) if len(starts) else np.zeros(0)
+    snapshot_step, snapshots = _snapshots(rows["profiles"].combine_chunks(), step_row, text_dim)
     return Histories(
         user_ids=users[new_user],
         step_offsets=np.searchsorted(user[step_row], np.arange(int(new_user.sum()) + 1)).astype(np.int64),
@@ -60,7 +68,20 @@ def to_histories(
         text=_positions(_field(behaviours, "text_hash"), text_hashes, np.int32),
         quantity=pc.fill_null(_field(features, "quantity"), np.nan).to_numpy().astype(np.float32),
         cancels=cancels,
+        snapshot_step=snapshot_step,
+        snapshots=snapshots,
     )
+
+
+def _snapshots(profiles: pa.Array, step_row: npt.NDArray[Any], text_dim: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """The steps [J] that profile texts [R] are of, from the row that each step [S] is in, and their vectors [J, K]."""
+    lengths = pc.fill_null(pc.list_value_length(profiles), 0).to_numpy()
+    flat = profiles.flatten()
+    if not len(flat):
+        return np.zeros(0, dtype=np.int64), np.zeros((0, text_dim), dtype=np.float32)
+    first = np.searchsorted(step_row, np.repeat(np.arange(len(profiles)), lengths))
+    vectors = _field(flat, "embedding").flatten().to_numpy().astype(np.float32)
+    return (first + _field(flat, "step").to_numpy()).astype(np.int64), vectors.reshape(len(flat), text_dim)
 
 
 def _field(values: pa.Array, name: str) -> pa.Array:

@@ -48,6 +48,7 @@ class Layout:
     half_lives: int  # H
     text_dim: int  # K
     repeat_half_lives: int  # of own counts
+    snapshot_dim: int  # K, 0 without profile texts
 
     @property
     def blocks(self) -> dict[str, tuple[int, ...]]:
@@ -59,6 +60,7 @@ class Layout:
             "sums": (self.half_lives, self.types, self.item_dim),
             "counts": (self.half_lives, self.types),
             "profile": (self.text_dim,),
+            "snapshot": (self.snapshot_dim,),
         }
 
     @property

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from llmrec_pipeline.behaviour.sequences import item_texts, own_texts
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
-from llmrec_pipeline.interest.sequences import COLUMNS, to_histories
+from llmrec_pipeline.interest.sequences import COLUMNS, PROFILES, to_histories
 from llmrec_pipeline.steps.encoders import encoder_of, not_refused, standing_encoder
 from llmrec_pipeline.tracking import Run
 
@@ -43,7 +43,8 @@ class Dataset:
     def histories(self, rows: pa.Table) -> Histories:
         """Histories of rows of `user_sequences` in the order of (user_id, event_date)."""
         ids = pa.array(self.catalogue.item_ids.tolist(), pa.string())
-        return to_histories(rows, ids, pa.array(self.text_hashes, pa.string()), self.event_types, self.cancels)
+        hashes, dimensions = pa.array(self.text_hashes, pa.string()), self.text_vectors.shape[1]
+        return to_histories(rows, ids, hashes, self.event_types, self.cancels, dimensions)
 
 
 def day_number(day: date) -> int:
@@ -150,10 +151,47 @@ def _daily_counts(run: Run, events: DataFrame, catalogue: Catalogue, event_types
     )
 
 
-def sequences_before(run: Run, until: int) -> DataFrame:
-    """COLUMNS and fingerprint of `user_sequences` of dates before `until`, as the table stands now."""
+def sequences_before(run: Run, until: int, encoder_id: str | None = None) -> DataFrame:
+    """COLUMNS and fingerprint of `user_sequences` of dates before `until`, as the table stands now.
+
+    Where the config has profile texts their vectors travel with the rows, as they grow with users, and the fingerprint takes them in.
+
+    Args:
+        run: its tables are read.
+        until: what lies before this date is known.
+        encoder_id: whose vectors; by default those of the encoder that the config means.
+
+    Raises:
+        TableError: profile texts have no vector yet.
+    """
     rows = run.read("user_sequences", pinned=True).filter(F.col("event_date") < F.lit(day_of(until)))
-    return rows.select(*COLUMNS, "fingerprint")
+    if not run.settings.pipeline.interest.profile_texts:
+        return rows.select(*COLUMNS[:-1], F.lit(None).cast(PROFILES).alias("profiles"), "fingerprint")
+    profiles = _profiles_before(run, until, encoder_id or standing_encoder(run)["encoder_id"])
+    joined = rows.join(profiles, on=["user_id", "event_date"], how="left")
+    return joined.withColumn("fingerprint", F.col("fingerprint").bitwiseXOR(F.coalesce("told", F.lit(0)))).select(
+        *COLUMNS, "fingerprint"
+    )
+
+
+def _profiles_before(run: Run, until: int, encoder_id: str) -> DataFrame:
+    """user_id, event_date, profiles and an order-free hash of these."""
+    rows = run.read("user_profiles", pinned=True).filter(
+        (F.col("event_date") < F.lit(day_of(until))) & F.col("text_hash").isNotNull()
+    )
+    vectors = run.read("text_embeddings", pinned=True).filter(F.col("encoder_id") == encoder_id).select("text_hash", "embedding")
+    found = rows.join(vectors, on="text_hash", how="left")
+    missing = not_refused(run, found.filter("embedding IS NULL"), encoder_id).count()
+    if missing:
+        raise TableError(f"{missing} profile texts have no vector under encoder {encoder_id}; run jobs/encode.py first")
+    return (
+        found.filter("embedding IS NOT NULL")
+        .groupBy("user_id", "event_date")
+        .agg(
+            F.array_sort(F.collect_list(F.struct("step", "embedding"))).alias("profiles"),
+            F.bit_xor(F.xxhash64("renewal", "step", "text_hash")).alias("told"),
+        )
+    )
 
 
 @contextmanager

@@ -99,8 +99,13 @@ def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, similar: S
     """The scorer of a head as of a query.
 
     Raises:
-        ModelError: the dataset's encoder is not the head's.
+        ModelError: the dataset's encoder is not the head's, or the head wants profile texts that the config does not.
     """
+    if head.model.config.profile_texts and not run.settings.pipeline.interest.profile_texts:
+        raise ModelError(
+            f"head_version {head.head_version} was trained with interest.profile_texts, the config has them off; set interest.profile_texts=true, "
+            "or run train again (and evaluate --promote, where there is a champion)"
+        )
     if dataset.encoder_id != head.encoder_id:
         raise ModelError(
             f"encoder_id is {dataset.encoder_id} by the config, the head was trained on {head.encoder_id}; undo the change, or run train again "

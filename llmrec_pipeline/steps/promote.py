@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain
 from typing import Any
 
@@ -126,19 +127,21 @@ def _judge(run: Run, heads: dict[str, Head], epochs: list[dict[str, float]], las
 def _compare(run: Run, heads: dict[str, Head], start: int, end: int) -> Partials | None:
     """Sums of all users with a target on the days [start, end), both heads as of `start`; None: there is no such user."""
     with run.stage("read"):
-        ordered = sequences_before(run, end).orderBy("user_id", "event_date")
         query = query_at(start, run.settings.domain)
-        by_encoder = {encoder: load_dataset(run, start, encoder) for encoder in {head.encoder_id for head in heads.values()}}
+        encoders = sorted({head.encoder_id for head in heads.values()})
+        ordered = {encoder: sequences_before(run, end, encoder).orderBy("user_id", "event_date") for encoder in encoders}
+        by_encoder = {encoder: load_dataset(run, start, encoder) for encoder in encoders}
         datasets = {name: by_encoder[head.encoder_id] for name, head in heads.items()}
         scorers = {
             name: make_scorer(run, head, datasets[name], query, read_neighbours(run, head.head_version, datasets[name].catalogue))
             for name, head in heads.items()
         }
-    with scratch(run, ordered, "sequences") as shards, run.stage("score"):
+    with ExitStack() as stack, run.stage("score"):
+        shards = {name: stack.enter_context(scratch(run, rows, f"sequences-{name}")) for name, rows in ordered.items()}
         scorer, size = scorers[CHALLENGER], run.settings.pipeline.recommend.block_users
         popular = popularity(datasets[CHALLENGER].daily, query, scorer.is_target, scorer.catalogue.n_items, None)
         task = window_task(run, scorer, popular, (K,))
-        blocks = zip(*(user_blocks(shards, dataset, size) for dataset in datasets.values()), strict=True)
+        blocks = zip(*(user_blocks(shards[dataset.encoder_id], dataset, size) for dataset in datasets.values()), strict=True)
         parts = _partials(task, scorers, blocks, end)
         first = next(parts, None)
         return merge(chain([first], parts)) if first else None

@@ -3,6 +3,7 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from llmrec_pipeline.behaviour.profiles import due_snapshots, snapshots
 from llmrec_pipeline.behaviour.sequences import (
     distinct_texts,
     fingerprints,
@@ -11,6 +12,7 @@ from llmrec_pipeline.behaviour.sequences import (
     user_sequences,
     with_texts,
 )
+from llmrec_pipeline.tables import TEXTS, USER_PROFILES
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import in_range, kept
 
@@ -25,8 +27,10 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
     """
     domain, warehouse = run.settings.domain, run.warehouse
     events, items = run.read("events", pinned=True), run.read("items", pinned=True)  # items come after the events that name them
-    warehouse.rebuilding.update(TABLES if rebuild else ())
-    fresh = warehouse.create(TABLES) | warehouse.rebuilding
+    profile_texts = run.settings.pipeline.interest.profile_texts
+    tables = (*TABLES, "user_profiles") if profile_texts else TABLES
+    warehouse.rebuilding.update(tables if rebuild else ())
+    fresh = warehouse.create(tables) | warehouse.rebuilding
     with run.stage("texts"):
         described = item_texts(items, events, domain).persist()
         found = distinct_texts(described, domain)
@@ -34,14 +38,17 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
             found = found.unionByName(distinct_texts(own_texts(events, domain), domain)).dropDuplicates(["text_hash"])
         run.counts["texts_new"] = warehouse.insert_new("texts", found)
     with run.stage("sequences"):
-        textual = with_texts(events.filter(F.col("user_id").isNotNull()), described, domain)
+        textual = with_texts(events.filter(F.col("user_id").isNotNull()), described, domain, profile_texts)
         if "user_sequences" in fresh:
             sequences = user_sequences(textual, run.settings.pipeline.seed)
             run.counts["sequences_changed"] = warehouse.insert_new("user_sequences", sequences)
         else:
             _write_changed(run, textual)
     described.unpersist()
-    run.wrote(*TABLES)
+    if profile_texts:
+        with run.stage("profiles"):
+            _write_profiles(run, items, "user_profiles" in fresh)
+    run.wrote(*tables)
 
 
 def _write_changed(run: Run, textual: DataFrame) -> None:
@@ -62,3 +69,24 @@ def _changed(textual: DataFrame, sequences: DataFrame) -> DataFrame:
     compared = fingerprints(textual).join(stored, on=["user_id", "event_date"], how="full")
     changed = compared.filter(~F.col("fingerprint").eqNullSafe(F.col("stored")))
     return changed.select("user_id", "event_date", F.col("fingerprint").isNull().alias(GONE))
+
+
+def _write_profiles(run: Run, items: DataFrame, fresh: bool) -> None:
+    """Snapshots that are due and not the stored ones, and their texts; those that nothing asks for any more go."""
+    warehouse, domain = run.warehouse, run.settings.domain
+    sequences = run.read("user_sequences", pinned=True)
+    stored = warehouse.read("user_profiles").filter(F.lit(not fresh))
+    compared = due_snapshots(sequences).join(
+        stored.select("user_id", "renewal", F.col("fingerprint").alias("stored")), on=["user_id", "renewal"], how="full"
+    )
+    differing = compared.filter(~F.col("fingerprint").eqNullSafe(F.col("stored")))
+    changed, totals = kept(differing.withColumn(GONE, F.col("fingerprint").isNull()).drop("stored", "event_date"))
+    run.counts["profiles_changed"] = totals["n"]
+    if not (totals["n"] or fresh):
+        return
+    whole = sequences.join(changed.filter(~F.col(GONE)).select("user_id").distinct(), on="user_id", how="left_semi")
+    made = snapshots(whole, warehouse.read("texts"), items, domain)
+    rows, _ = kept(changed.join(made, on=["user_id", "renewal"], how="left"))
+    said = rows.filter("text IS NOT NULL").select("text_hash", "text").distinct().withColumn("language", F.lit(domain.language))
+    run.counts["texts_new"] += warehouse.insert_new("texts", said.select(*TEXTS.column_names))
+    warehouse.upsert("user_profiles", rows.select(*USER_PROFILES.column_names, GONE), delete=GONE)

@@ -29,7 +29,9 @@ def source_hash(modules: tuple[str, ...]) -> str:
 
 
 def data_versions(run: Run, tables: Sequence[str]) -> dict[str, str]:
-    """Table id and last version that changed rows, by table."""
+    """Table id and last version that changed rows, by table; of profile texts' too, where the config has them."""
+    if run.settings.pipeline.interest.profile_texts:
+        tables = (*tables, "user_profiles")
     with ThreadPoolExecutor(len(tables)) as pool:  # the driver waits for the file system most of the time
         return dict(zip(tables, pool.map(run.warehouse.data_version, tables), strict=True))
 

@@ -1,5 +1,7 @@
 """Small histories for the tests of the interest model."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -81,3 +83,9 @@ def trained_loss(
         loss, carry, _ = window_loss(model, carry, window, inputs, new)
         total += float(loss.detach())
     return total, int((np.diff(examples.targets.offsets) > 0).sum())
+
+
+def with_snapshots(histories: Histories, rng: np.random.Generator, share: float = 0.4) -> Histories:
+    """The same histories, a profile text renewed at a random share of the steps."""
+    steps = np.flatnonzero(rng.random(histories.n_steps) < share)
+    return replace(histories, snapshot_step=steps, snapshots=rng.normal(size=(len(steps), TEXT_DIM)).astype(np.float32))

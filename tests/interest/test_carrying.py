@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from interest_cases import TEXT_DIM, histories_of, random_histories
+from interest_cases import TEXT_DIM, histories_of, random_histories, with_snapshots
 from torch.nn import functional as F
 
 from llmrec_pipeline.errors import InputError, ModelError
@@ -99,13 +99,14 @@ def slow_figures(reader: SlowReader, history: Histories) -> dict[str, npt.NDArra
                 counts[life, kind] += 2 ** (-age[step] / days)
             if line >= 0:
                 profile += 2 ** (-age[step] / max(reader.lives)) * reader.texts[line].double().numpy()
-    return {"h": h.numpy(), "c": c.numpy(), "attention": attention.numpy(), "sums": sums, "counts": counts, "profile": profile}
+    figures = {"h": h.numpy(), "c": c.numpy(), "attention": attention.numpy(), "sums": sums, "counts": counts, "profile": profile}
+    return figures | {"snapshot": history.snapshots[-1] if len(history.snapshots) else np.zeros(reader.texts.shape[1])}
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_windows_give_what_one_step_at_a_time_gives(cell: str, make_model: Make, catalogue: Catalogue, text: Float32) -> None:
-    model = make_model(cell=cell, window_steps=3)
-    histories = random_histories(np.random.default_rng(8), n_users=7, max_steps=10)
+    model, rng = make_model(cell=cell, window_steps=3, profile_texts=True), np.random.default_rng(8)
+    histories = with_snapshots(random_histories(rng, n_users=7, max_steps=10), rng)
     states = from_nothing(model, histories, catalogue, text)
     reader = SlowReader(model, catalogue, text)
     compared = 0
@@ -113,7 +114,7 @@ def test_windows_give_what_one_step_at_a_time_gives(cell: str, make_model: Make,
         for user in np.flatnonzero(np.diff(histories.step_offsets)):
             slow = slow_figures(reader, histories.users(user, user + 1))
             carry = Carry.of(states.take(np.array([user])), model.layout, torch.float64)
-            fast = {name: getattr(carry, name)[0].numpy() for name in ("h", "sums", "counts", "profile")}
+            fast = {name: getattr(carry, name)[0].numpy() for name in ("h", "sums", "counts", "profile", "snapshot")}
             fast["attention"] = (carry.numerator[0] / carry.denominator[0][:, None]).numpy()
             for name, values in fast.items():
                 np.testing.assert_allclose(values, slow[name], rtol=1e-5, atol=1e-5, err_msg=name)
@@ -129,8 +130,8 @@ def test_any_split_of_a_history_gives_the_same_state(
     make_model: Make, catalogue: Catalogue, text: Float32, seed: int, cuts: list[int], cell: str
 ) -> None:
     """Law 5."""
-    model = make_model(cell=cell, window_steps=3)
-    histories = random_histories(np.random.default_rng(seed), n_users=5)
+    model, rng = make_model(cell=cell, window_steps=3, profile_texts=True), np.random.default_rng(seed)
+    histories = with_snapshots(random_histories(rng, n_users=5), rng)
     states = States.empty(histories.user_ids, model.layout)
     previous = 0
     for cut in [*sorted(cuts), 1000]:

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from interest_cases import BUYS, N_ITEMS, daily_of, random_histories
+from interest_cases import BUYS, N_ITEMS, daily_of, random_histories, with_snapshots
 
 from llmrec_pipeline.interest import contrast as module
 from llmrec_pipeline.interest.contrast import TEMPERATURE, contrast
@@ -77,8 +77,14 @@ def test_of_a_masked_behaviour_the_type_is_known_and_no_item(
     text: Float32,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = make_model().train()
-    other_items = replace(histories, item=(histories.item + 1) % N_ITEMS, text=(histories.text + 1) % N_ITEMS)
+    model = make_model(profile_texts=True).train()
+    histories = with_snapshots(histories, np.random.default_rng(1), share=1.0)
+    other_items = replace(
+        histories,
+        item=(histories.item + 1) % N_ITEMS,
+        text=(histories.text + 1) % N_ITEMS,
+        snapshots=histories.snapshots[::-1],
+    )
     other_types = replace(histories, event_type=(1 - histories.event_type).astype(np.int8))
 
     def found(of: Histories) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from interest_cases import BUYS, N_ITEMS, daily_of, random_histories, trained_loss
+from interest_cases import BUYS, N_ITEMS, TEXT_DIM, daily_of, random_histories, trained_loss, with_snapshots
 
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, Histories, Query
@@ -50,18 +50,41 @@ def served_loss(model: InterestModel, histories: Histories, catalogue: Catalogue
     return total, sum(len(found) for found in losses.values())
 
 
+@pytest.mark.parametrize("profile_texts", [False, True])
 @pytest.mark.parametrize("repeats", [True, False])
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_what_is_trained_is_what_is_served(
-    cell: str, repeats: bool, make_model: Callable[..., InterestModel], catalogue: Catalogue, text: Float32
+    cell: str,
+    repeats: bool,
+    profile_texts: bool,
+    make_model: Callable[..., InterestModel],
+    catalogue: Catalogue,
+    text: Float32,
 ) -> None:
-    model = make_model(cell=cell, repeats=repeats, window_steps=3)
-    histories = random_histories(np.random.default_rng(6), n_users=8, n_items=UNTRAINED)
+    """That a step's own profile text, or a later one, has no say in its loss is part of this: states are served of what lies before it."""
+    model, rng = make_model(cell=cell, repeats=repeats, window_steps=3, profile_texts=profile_texts), np.random.default_rng(6)
+    histories = with_snapshots(random_histories(rng, n_users=8, n_items=UNTRAINED), rng)
     catalogue = replace(catalogue, first_day=np.array([0, 0, 0, 110, 120, 0], dtype=np.int32))
     trained, examples = trained_loss(model, histories, catalogue, text)
     served, served_examples = served_loss(model, histories, catalogue, text)
     assert examples == served_examples > 10
     np.testing.assert_allclose(trained, served, rtol=1e-5)
+
+
+def test_a_profile_text_is_known_from_the_step_after_its_own(
+    make_model: Callable[..., InterestModel], catalogue: Catalogue, text: Float32
+) -> None:
+    model, rng = make_model(window_steps=3, profile_texts=True), np.random.default_rng(6)
+    histories = random_histories(rng, n_users=8, n_items=UNTRAINED)
+    last = histories.step_offsets[1:][np.diff(histories.step_offsets) > 1] - 1
+
+    def loss(steps: npt.NDArray[np.int64]) -> float:
+        renewed = replace(histories, snapshot_step=steps, snapshots=rng.normal(size=(len(steps), TEXT_DIM)).astype(np.float32))
+        return trained_loss(model, renewed, catalogue, text)[0]
+
+    nothing = loss(last[:0])
+    assert loss(last) == nothing
+    assert loss(last - 1) != nothing
 
 
 def test_gradients_do_not_cross_windows_but_states_do(

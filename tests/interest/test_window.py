@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import torch
 from interest_cases import histories_of
@@ -24,6 +26,18 @@ def test_a_window_is_padded_behind_and_points_back_to_its_steps() -> None:
     assert window.profile[0].tolist() == [[0, 1, 1, 0], [0, 0, 0, 1]]
     assert window.size[0].tolist() == [3, 2]  # 1 + floor(log2(1 + 3)), 1 + floor(log2(1 + 1))
     assert window.size[1:].sum() == 0
+
+
+def test_a_window_holds_the_profile_texts_of_its_own_steps() -> None:
+    one_each = {name: [(10.0 + day, [(0, 0)]) for day in range(4)] for name in ("a", "b")}
+    vectors = np.arange(10, dtype=np.float32).reshape(5, 2)
+    histories = replace(histories_of(one_each), snapshot_step=np.array([0, 2, 2, 5, 7]), snapshots=vectors)
+    window = window_of(histories, np.array([1, 0]), first=1, width=2, item_row=ITEM_ROW, text=TEXT)
+    assert window.snapshot.tolist() == [[1, 0], [0, 2]]
+    assert window.snapshots.tolist() == [[6, 7], [4, 5]]  # of a step with two the later one
+    assert histories.users(1, 2).snapshot_step.tolist() == [1, 3]
+    assert histories.without_last(1).snapshot_step.tolist() == [0, 2, 2, 4]  # steps 0 to 2 of each are left
+    assert histories.take(np.array([1])).snapshots.tolist() == [[6, 7], [8, 9]]
 
 
 def test_padding_repeats_the_last_instant() -> None:

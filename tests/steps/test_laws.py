@@ -36,10 +36,11 @@ def scramble(warehouse: Warehouse, since: str, until: str) -> None:
 
 
 def lists_on(path) -> list[tuple]:
-    """The lists for the morning of October 30th, the path run anew as of it; those of the last day would stand."""
+    """The lists for the morning of October 30th, the path run anew as of it, with profile texts; those of the last day would stand."""
     for table in ("recommendations", "default_recommendations", "recommendation_log"):
         shutil.rmtree(path.warehouse.path(table))
-    path.run("textualise", "encode", "train", "recommend", overrides=("day='2019-10-29'",))
+    overrides = ("day='2019-10-29'", "interest.profile_texts=true")
+    path.run("textualise", "encode", "train", "recommend", overrides=overrides)
     return lists_of(path, "2019-10-30")
 
 
@@ -80,11 +81,12 @@ def test_two_days_one_after_the_other_give_what_both_at_once_give(spark, make_pa
     source.mkdir()
     for name, rows in {"base": base, **days, "2019-11-03+2019-11-04": [row for part in days.values() for row in part]}.items():
         (source / f"{name}.csv").write_text("\n".join([lines[0], *rows]) + "\n", encoding="utf-8")
-    first = make_path("first")
+    first = make_path("first", "ecommerce", "interest.profile_texts=true")
     first.run("ingest", "textualise", "encode", "train", overrides=(f"domain.source.path={source}/base.csv",))
     apart, together = (first.copy(tmp_path / name) for name in ("apart", "together"))
     deliver(apart, source, "2019-11-03", "2019-11-04")
     second = apart.runs["recommend"].counts
+    assert 0 < apart.runs["textualise"].counts["profiles_changed"] < apart.warehouse.read("user_profiles").count() / 10
     deliver(together, source, "2019-11-03+2019-11-04")
     touched = {line.split(",")[7] for line in days["2019-11-04"]} - {""}
     assert second["users_changed"] <= len(touched)  # nobody else's history is read
