@@ -29,8 +29,18 @@ TINY = {
 }
 
 
+MADE_ONCE = {"clicks", "base", "runs", "gemma_spec"}  # fixtures that take a minute or more: whose tests stay in one process
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Groups tests by what they share. xdist reads the marks when all are collected, before a hook of that moment here would have set them."""
+    shared = MADE_ONCE.intersection(getattr(item, "fixturenames", ()))
+    if shared:
+        item.add_marker(pytest.mark.xdist_group(min(shared)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first: xdist hands out what is in no group one by one, in this order, and both processes end at about the same time."""
+    """The longest tests first: xdist hands out groups, and what is in none one by one, in this order, and both processes end at about the same time."""
     items.sort(key=lambda item: ("clicks" not in getattr(item, "fixturenames", ()), item.path.parent.name != "cases"))
 
 
