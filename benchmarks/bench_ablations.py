@@ -33,12 +33,14 @@ PARTS = {
 }
 HORIZON = "horizon of 28 days"
 CONTRAST, EVEN = "contrastive term of .1", "exposure term of .1"
+PROFILES = Without("profile texts", ("interest.profile_texts=true",))
 INSTEAD = {
     "gate 1/2": Without("gate 1/2", ("interest.gate=0.5",)),
     "gru": Without("gru", ("interest.cell=gru",)),
     HORIZON: Without(HORIZON, ("interest.horizon_days=28",)),
     CONTRAST: Without(CONTRAST, ("interest.contrastive_weight=0.1",)),
     EVEN: Without(EVEN, ("interest.exposure_weight=0.1",)),
+    PROFILES.name: PROFILES,
 }
 TENTH = Without("a tenth of the items in training", items=0.1)
 KNN = ("text_knn", "text_knn_centred")
@@ -71,7 +73,8 @@ def main() -> int:
 def train_all(domains: list[str]) -> None:
     """Leaves every training's findings in benchmarks/work/quality."""
     for domain in domains:
-        task_of(domain, settings_of(domain), 0)  # ingested once, whatever trains on it
+        for overrides in ((), PROFILES.overrides):
+            task_of(domain, settings_of(domain, overrides), 0)  # made once, whatever trains on it
     wanted = product(domains, SEEDS, (None, *PARTS.values(), *INSTEAD.values(), TENTH))
     with ProcessPoolExecutor(int(os.environ.get("LLMREC_JOBS", "1")), get_context("spawn")) as pool:
         done = [pool.submit(of_seed, domain, 0, seed, without) for domain, seed, without in wanted]
@@ -123,6 +126,7 @@ def figures(found: dict[str, Any]) -> list[Figure]:
             HORIZON: f"targets of the next step over a {HORIZON}",
             CONTRAST: f"no {CONTRAST} over one",
             EVEN: f"no {EVEN} over one",
+            PROFILES.name: f"no {PROFILES.name} over some",
         }
         for other, said in compared_with.items():
             if other in of:

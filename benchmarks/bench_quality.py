@@ -140,7 +140,11 @@ def settings_of(domain: str, overrides: tuple[str, ...] = ()) -> Settings:
 
 def task_of(domain: str, settings: Settings, period: int, text: bool = True) -> Task:
     """The domain's log, ingested, in texts and encoded by the jobs; `period` 0 is the last window; `text` False: vectors tell nothing."""
-    follows = {"domain": settings.domain.model_dump(mode="json"), "encoder": settings.pipeline.encoder.model_dump(mode="json")}
+    follows = {
+        "domain": settings.domain.model_dump(mode="json"),
+        "encoder": settings.pipeline.encoder.model_dump(mode="json"),
+        "profile_texts": settings.pipeline.interest.profile_texts,
+    }
     file = WORK / f"{domain}-{hash_json(follows)[:16]}.pkl"
     if not file.exists():
         WORK.mkdir(parents=True, exist_ok=True)

@@ -159,6 +159,8 @@ def _without(histories: Histories, gone: npt.NDArray[np.bool_]) -> Histories:
         event_type=histories.event_type[kept],
         text=histories.text[kept],
         quantity=histories.quantity[kept],
+        snapshot_step=histories.snapshot_step[:0],  # profile texts tell of all items
+        snapshots=histories.snapshots[:0],
     )
 
 
