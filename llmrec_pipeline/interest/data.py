@@ -30,9 +30,7 @@ class Histories:
     text: npt.NDArray[np.int32]  # [E] row in the text matrix; -1: no text
     quantity: npt.NDArray[np.float32]  # [E] NaN where the log has none
     cancels: tuple[int, ...] = ()  # [types] the type of which a behaviour takes one back, -1: none; empty: none does
-    snapshot_step: Int = field(
-        default_factory=lambda: np.zeros(0, dtype=np.int64)
-    )  # [J] ascending: the step that a profile text is of
+    snapshot_step: Int = field(default_factory=lambda: np.zeros(0, dtype=np.int64))  # [J] ascending, that each profile text is of
     snapshots: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))  # [J, K] its vector
 
     @property

@@ -30,9 +30,7 @@ class Window:
     quantity: Tensor  # [B, T] bucket of the step's mean quantity
     session: Tensor  # [B, T] 1: same session as the step before
     profile: Tensor  # [B, T, K] sum of the step's text vectors
-    snapshot: (
-        Tensor  # [B, T] row + 1 of the profile text that was renewed by the step, ascending with a user's steps; 0: none was
-    )
+    snapshot: Tensor  # [B, T] row + 1 of the profile text that the step renewed, ascending with a user's steps; 0: none
     snapshots: Tensor  # [J, K] vectors of these
     event_cell: Tensor  # [W] cell of each behaviour
     event_type: Tensor  # [W]
@@ -68,10 +66,9 @@ def window_of(histories: Histories, users: Int, first: int, width: int, item_row
     events = ranges(histories.event_offsets[steps], sizes)
     event_cell = np.repeat(cells, sizes)
     item, row = histories.item[events], histories.text[events].astype(np.int64)
-    renewed = np.searchsorted(histories.snapshot_step, steps, side="right") - 1  # the last one, where a step has several
-    new = (
-        np.flatnonzero(histories.snapshot_step[renewed] == steps) if len(histories.snapshot_step) else np.zeros(0, dtype=np.int64)
-    )
+    after = np.searchsorted(histories.snapshot_step, steps, side="right")
+    renewing = after > np.searchsorted(histories.snapshot_step, steps)
+    snapshots = histories.snapshots[after[renewing] - 1]  # of a step with several the last one
     return Window(
         length=torch.as_tensor(length),
         time=torch.as_tensor(_padded_time(histories.step_time[steps], cells, length, shape)),
@@ -79,8 +76,8 @@ def window_of(histories: Histories, users: Int, first: int, width: int, item_row
         quantity=_spread(_quantity_bucket(histories.quantity[events], event_cell, cells), cells, shape),
         session=_spread(torch.as_tensor(histories.step_session[steps]).long(), cells, shape),
         profile=torch.as_tensor(_profile(event_cell[row >= 0], row[row >= 0], text, shape)),
-        snapshot=_spread(torch.arange(1, len(new) + 1), cells[new], shape),
-        snapshots=torch.as_tensor(histories.snapshots[renewed[new]]),
+        snapshot=_spread(torch.arange(1, len(snapshots) + 1), cells[renewing], shape),
+        snapshots=torch.as_tensor(snapshots),
         event_cell=torch.as_tensor(event_cell),
         event_type=torch.as_tensor(histories.event_type[events].astype(np.int64)),
         event_item=torch.as_tensor(np.where(item >= 0, item_row[item], 0)),

@@ -169,16 +169,14 @@ def sequences_before(run: Run, until: int, encoder_id: str | None = None) -> Dat
         return rows.select(*COLUMNS[:-1], F.lit(None).cast(PROFILES).alias("profiles"), "fingerprint")
     profiles = _profiles_before(run, until, encoder_id or standing_encoder(run)["encoder_id"])
     joined = rows.join(profiles, on=["user_id", "event_date"], how="left")
-    return joined.withColumn("fingerprint", F.col("fingerprint").bitwiseXOR(F.coalesce("told", F.lit(0)))).select(
-        *COLUMNS, "fingerprint"
-    )
+    both = F.col("fingerprint").bitwiseXOR(F.coalesce("told", F.lit(0)))
+    return joined.select(*COLUMNS, both.alias("fingerprint"))
 
 
 def _profiles_before(run: Run, until: int, encoder_id: str) -> DataFrame:
     """user_id, event_date, profiles and an order-free hash of these."""
-    rows = run.read("user_profiles", pinned=True).filter(
-        (F.col("event_date") < F.lit(day_of(until))) & F.col("text_hash").isNotNull()
-    )
+    known = (F.col("event_date") < F.lit(day_of(until))) & F.col("text_hash").isNotNull()
+    rows = run.read("user_profiles", pinned=True).filter(known)
     vectors = run.read("text_embeddings", pinned=True).filter(F.col("encoder_id") == encoder_id).select("text_hash", "embedding")
     found = rows.join(vectors, on="text_hash", how="left")
     missing = not_refused(run, found.filter("embedding IS NULL"), encoder_id).count()
