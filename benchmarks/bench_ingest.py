@@ -21,7 +21,18 @@ from typing import Any
 import pandas as pd
 import pandas_ingest
 from dirty_files import FORMATS, NAMES, write_dirty_file
-from report import ROOT, Figure, figure, output, raw_repeats, repeat_of_commit, watched, write_result
+from report import (
+    HEAP_STEP,
+    ROOT,
+    Figure,
+    figure,
+    heap_growth,
+    output,
+    raw_repeats,
+    repeat_of_commit,
+    smallest_heap,
+    write_result,
+)
 
 from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import Settings, load_settings
@@ -30,7 +41,6 @@ from llmrec_pipeline.session import get_session
 WORK = ROOT / "benchmarks/work/ingest"
 REPEATS = 5
 SHARES = (0.0, 0.01, 0.1, 1.0)
-HEAP_STEP = 256  # MiB
 DIRTY_FILES = int(os.environ.get("LLMREC_DIRTY_FILES", "300"))
 FILES_PER_DELIVERY = 100
 COLUMNS = (
@@ -143,22 +153,15 @@ def memory() -> dict[str, Any]:
             **{"Customer ID": users.where(users == "", f"{copy}-" + users), "Invoice": known["Invoice"] + f"-{copy}"}
         )
         named.to_csv(ten, index=False, header=copy == 0, mode="w" if copy == 0 else "a")
-    one = smallest_heap(log, 2 * HEAP_STEP)
-    many = smallest_heap(ten, one["heap_mib"])
+    one = heap_of(log, 2 * HEAP_STEP)
+    many = heap_of(ten, one["heap_mib"])
     ten.unlink()
     return {"one": one, "ten": many}
 
 
-def smallest_heap(log: Path, start: int) -> dict[str, Any]:
-    tried = []
-    for heap in range(start, start + 9 * HEAP_STEP, HEAP_STEP):
-        output("rm", "-rf", str(WORK / "heap"))
-        given = ("--set", f"warehouse={WORK / 'heap'}", "--set", f"domain.source.path={log}", "--set", "domain.source.format=csv")
-        ended = watched("spark-submit", "--driver-memory", f"{heap}m", "jobs/ingest.py", *given, log=WORK / f"heap-{heap}.log")
-        tried.append({"heap_mib": heap, "code": ended.code, "seconds": ended.seconds, "peak_gib": ended.peak_gib})
-        if not ended.code:
-            return {**tried[-1], "tried": tried}
-    raise SystemExit(f"ingest of {log} ended under no heap up to {heap} MiB; see {WORK}/heap-{heap}.log")
+def heap_of(log: Path, start: int) -> dict[str, Any]:
+    given = ("--set", f"warehouse={WORK / 'heap'}", "--set", f"domain.source.path={log}", "--set", "domain.source.format=csv")
+    return smallest_heap(start, lambda: output("rm", "-rf", str(WORK / "heap")), WORK, "jobs/ingest.py", *given)
 
 
 def dirty() -> dict[str, int]:
@@ -242,15 +245,7 @@ def figures(repeat: dict[str, Any]) -> list[Figure]:
             1.0,
             f"100% new; a first load {seconds['first']:.1f} s",
         ),
-        figure(
-            "heap, ten logs less one",
-            ten["heap_mib"] - one["heap_mib"],
-            "MiB",
-            "lower",
-            HEAP_STEP,
-            0,
-            f"one log: {one['heap_mib']} MiB",
-        ),
+        heap_growth(one, ten),
         figure(
             "peak memory of Python, ten logs against one",
             python,

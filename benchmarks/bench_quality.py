@@ -28,7 +28,7 @@ from measuring import ALL, FIRST_TIME, Found, measure
 from protocol import Task, in_order, last_step, window, with_new_items
 from pyspark.sql import functions as F
 from quality_peers import PEERS, case_of, peer_figures, with_peers
-from report import ROOT, Figure, figure, raw_repeats, repeat_of_commit, write_result
+from report import ROOT, Figure, figure, last_of_each, raw_repeats, repeat_of_commit, write_result
 
 from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import Settings, hash_json, load_settings
@@ -94,8 +94,8 @@ def main() -> int:
             "overrides": OVERRIDES,
         }
         raw.write_text(json.dumps(repeats, indent=1) + "\n")
-    standing = {domain: repeat[domain] for repeat in repeats for domain in FILES if domain in repeat}  # the last of each
-    return write_result("quality", newest, repeats, figures(standing))
+    standing, commits = last_of_each(repeats, FILES)
+    return write_result("quality", newest, repeats, figures(standing), commits)
 
 
 def is_there(domain: str) -> bool:

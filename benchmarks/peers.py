@@ -10,6 +10,7 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,58 @@ def row_by_row(folder: str, max_length: int, texts: list[str]) -> float:
 def sentence_vectors(folder: str, max_length: int, texts: list[str], file: str) -> None:
     """Saves its vectors [N, D] to a .npy file."""
     np.save(Path(file), _sentence_transformer(folder, max_length).encode(texts, batch_size=64, show_progress_bar=False))
+
+
+def used_directly(library: str, folder: str, max_length: int, texts: list[str], batch: int) -> float:
+    """Seconds of the model in OpenVINO or ONNX Runtime as it comes, behind transformers' tokenizer; texts sorted by length, padded by batch."""
+    tokenizer, model = _directly(library, folder)
+    began = time.perf_counter()
+    ordered = sorted(texts, key=len, reverse=True)
+    for start in range(0, len(ordered), batch):
+        some = ordered[start : start + batch]
+        inputs = dict(tokenizer(some, padding=True, truncation=True, max_length=max_length, return_tensors="np"))
+        mask = inputs["attention_mask"][..., None]
+        pooled = (model(inputs) * mask).sum(axis=1) / mask.sum(axis=1)
+        pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+    return time.perf_counter() - began
+
+
+def _directly(library: str, folder: str) -> Any:
+    if (library, folder) not in _loaded:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+        sample = dict(tokenizer(["warm up", "with two texts"], padding=True, return_tensors="pt"))
+        threads = torch.get_num_threads()
+        _loaded[library, folder] = (
+            tokenizer,
+            {"openvino": _openvino, "onnxruntime": _onnxruntime}[library](model, sample, threads),
+        )
+    return _loaded[library, folder]
+
+
+def _openvino(model: Any, sample: dict[str, Any], threads: int) -> Any:
+    import openvino
+
+    compiled = openvino.compile_model(
+        openvino.convert_model(model, example_input=sample), "CPU", {"INFERENCE_NUM_THREADS": threads}
+    )
+    return lambda inputs: compiled(inputs)[0]
+
+
+def _onnxruntime(model: Any, sample: dict[str, Any], threads: int) -> Any:
+    import onnxruntime
+    import torch
+
+    free = {name: {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for name in sample}
+    with TemporaryDirectory() as folder:
+        file = str(Path(folder) / "model.onnx")
+        torch.onnx.export(model, kwargs=sample, f=file, dynamo=True, dynamic_shapes=free, external_data=False)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, inputs)[0]
 
 
 def _sentence_transformer(folder: str, max_length: int) -> Any:

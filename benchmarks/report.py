@@ -6,6 +6,7 @@ import math
 import platform
 import subprocess
 import time
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,12 +19,21 @@ from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks/results"
+HEAP_STEP = 256  # MiB
 Figure = dict[str, Any]
 
 
-def write_result(name: str, newest: dict[str, Any], repeats: list[dict[str, Any]], rows: list[Figure]) -> int:
-    """Writes results/NAME.json and prints its figures; 1 when a bar does not hold."""
-    heads = {"commit": newest["commit"], "machine": machine(), "date": newest["date"]}
+def last_of_each(repeats: list[dict[str, Any]], parts: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The newest repeat of each part that has one, and the commit that each was measured at."""
+    of = {part: repeat for repeat in repeats for part in parts if part in repeat}
+    return {part: repeat[part] for part, repeat in of.items()}, {part: repeat["commit"] for part, repeat in of.items()}
+
+
+def write_result(
+    name: str, newest: dict[str, Any], repeats: list[dict[str, Any]], rows: list[Figure], commits: dict[str, str] | None = None
+) -> int:
+    """Writes results/NAME.json and prints its figures; 1 when a bar does not hold. `commits`: of its parts, where they have several."""
+    heads = {"commit": newest["commit"], "machine": machine(), "date": newest["date"]} | ({"commits": commits} if commits else {})
     (RESULTS / f"{name}.json").write_text(json.dumps(heads | {"figures": rows, "raw": repeats}, indent=1) + "\n")
     show(rows)
     return 0 if all(row["holds"] is not False for row in rows) else 1
@@ -78,6 +88,27 @@ def watched(*command: str, log: Path | None = None) -> Watched:
                 peaks[name] = max(peaks[name], held / 2**30)
             time.sleep(0.5)
     return Watched(process.returncode, time.perf_counter() - began, peaks)
+
+
+def smallest_heap(start: int, prepare: Callable[[], object], logs: Path, *arguments: str) -> dict[str, Any]:
+    """The smallest heap in steps of HEAP_STEP, from `start` MiB on, under which `spark-submit` of the arguments ends, and what it took.
+
+    `prepare` goes before each try; its output goes to `logs`.
+    """
+    tried = []
+    for heap in range(start, start + 9 * HEAP_STEP, HEAP_STEP):
+        prepare()
+        ended = watched("spark-submit", "--driver-memory", f"{heap}m", *arguments, log=logs / f"heap-{heap}.log")
+        tried.append({"heap_mib": heap, "code": ended.code, "seconds": ended.seconds, "peak_gib": ended.peak_gib})
+        if not ended.code:
+            return {**tried[-1], "tried": tried}
+    raise SystemExit(f"{' '.join(arguments)} ended under no heap up to {heap} MiB; see {logs}/heap-{heap}.log")
+
+
+def heap_growth(one: dict[str, Any], ten: dict[str, Any]) -> Figure:
+    """What ten times the rows take on top, by `smallest_heap` of both."""
+    grown, note = ten["heap_mib"] - one["heap_mib"], f"one: {one['heap_mib']} MiB"
+    return figure("heap, ten times the rows less one", grown, "MiB", "lower", HEAP_STEP, 0, note)
 
 
 def _resident(process: psutil.Process) -> dict[str, int]:
