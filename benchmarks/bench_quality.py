@@ -36,7 +36,7 @@ from llmrec_pipeline.evaluation.bootstrap import INTERVAL, poisson_weights
 from llmrec_pipeline.evaluation.metrics import RANKING
 from llmrec_pipeline.evaluation.windows import window_ending
 from llmrec_pipeline.session import get_session
-from llmrec_pipeline.steps.dataset import Dataset, load_dataset, scratch, sequences_before
+from llmrec_pipeline.steps.dataset import Dataset, load_dataset, scratch, sequences_before, with_profile_vectors
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import Warehouse
 
@@ -153,7 +153,8 @@ def task_of(domain: str, settings: Settings, period: int, text: bool = True) -> 
             run_step(job, settings)
         run = Run("bench quality", settings, spark, Warehouse(spark, settings.root, settings.domain.name, settings.mapping_hash))
         dataset = load_dataset(run, FOREVER)
-        with scratch(run, sequences_before(run, FOREVER).orderBy("user_id", "event_date"), "sequences") as shards:
+        sequences = with_profile_vectors(run, sequences_before(run, FOREVER), dataset.encoder_id)
+        with scratch(run, sequences.orderBy("user_id", "event_date"), "sequences") as shards:
             file.write_bytes(pickle.dumps((dataset, dataset.histories(shards.to_table()), _categories(run, dataset))))
     dataset, histories, category = pickle.loads(file.read_bytes())
     if not text:

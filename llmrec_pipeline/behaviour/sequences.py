@@ -15,18 +15,20 @@ LAST = 2**31 - 1  # position of what lies in no list
 PROFILED = ("category", "brand")  # of an item, what profile texts name beside the sentences
 
 
-def item_texts(items: DataFrame, events: DataFrame, domain: DomainConfig) -> DataFrame:
-    """The sentence of every catalogue row under every event type: item_id, event_type, _since, valid_to, text, PROFILED, text_hash.
+def item_texts(items: DataFrame, events: DataFrame, domain: DomainConfig, profile_texts: bool = False) -> DataFrame:
+    """The sentence of every catalogue row under every event type: item_id, event_type, _since, valid_to, text, text_hash.
+
+    With `profile_texts` PROFILED, too.
 
     A type that needs no item has sentences only of those items that `events` hold with it: most such types never have one.
     """
     valid = with_validity(items).select(*FIELDS, "_since", "valid_to")
-    parts = []
+    parts, profiled = [], PROFILED if profile_texts else ()
     for name, kind in domain.event_types.items():
         met = events.filter((F.col("event_type") == name) & F.col("item_id").isNotNull()).select("item_id")
         rows = valid if kind.needs_item else valid.join(met, on="item_id", how="left_semi")
         text = render(kind.template[domain.language], domain.max_text_chars).alias("text")
-        parts.append(rows.select("item_id", "_since", "valid_to", F.lit(name).alias("event_type"), text, *PROFILED))
+        parts.append(rows.select("item_id", "_since", "valid_to", F.lit(name).alias("event_type"), text, *profiled))
     return reduce(DataFrame.unionByName, parts).withColumn("text_hash", _text_hash(domain))
 
 
@@ -58,16 +60,16 @@ def distinct_texts(described: DataFrame, domain: DomainConfig) -> DataFrame:
     return rows.withColumn("language", F.lit(domain.language)).select(*TEXTS.column_names)
 
 
-def with_texts(events: DataFrame, described: DataFrame, domain: DomainConfig, profile_texts: bool = False) -> DataFrame:
+def with_texts(events: DataFrame, described: DataFrame, domain: DomainConfig) -> DataFrame:
     """Events with the sentence of their item as of their date, or, where they have none, with their own; and their fingerprint.
 
-    With `profile_texts` the fingerprint takes in all that these are made of.
+    This takes in PROFILED where `described` has it: all that profile texts are made of.
     """
     e, d = events.alias("e"), described.alias("d")
     date = F.col("e.event_date")
     valid = (date >= F.col("d._since")) & (F.col("d.valid_to").isNull() | (date < F.col("d.valid_to")))
     match = (F.col("e.item_id") == F.col("d.item_id")) & (F.col("e.event_type") == F.col("d.event_type")) & valid
-    profiled = PROFILED if profile_texts else ()
+    profiled = [name for name in PROFILED if name in described.columns]
     textual = e.join(d, on=match, how="left").select("e.*", "d.text", "d.text_hash", *[f"d.{name}" for name in profiled])
     if domain.itemless:
         said = textual.withColumn("text", F.coalesce("text", _own_text(domain)))

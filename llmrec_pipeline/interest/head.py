@@ -118,11 +118,23 @@ class Head(nn.Module):
         profile = fade[:, longest, None] * carry.profile / (1 + counts[:, longest].sum(dim=1, keepdim=True))
         attention = carry.numerator / carry.denominator.clamp(min=1)[..., None]  # the maximum alone weighs 1; 0 without steps
         steps = torch.log1p(carry.steps.to(counts.dtype))[:, None]
-        has_text = (carry.snapshot != 0).any(dim=1, keepdim=True)
-        snapshot = self.items.tower.standardise(carry.snapshot) * has_text if carry.snapshot.shape[1] else carry.snapshot
-        parts = [attention.flatten(1), means.flatten(1), torch.log1p(counts).flatten(1), profile, snapshot, steps]
+        parts = [
+            attention.flatten(1),
+            means.flatten(1),
+            torch.log1p(counts).flatten(1),
+            profile,
+            self._profile_text(carry),
+            steps,
+        ]
         long = self.long(self.dropout(torch.cat(parts, dim=1).float()))
         return self.dropout(carry.h), long, self.gate(carry.steps, since, gate_shift)
+
+    def _profile_text(self, carry: Carry) -> Tensor:
+        """[P, K] of the newest profile text, standardised as all texts are, 0 before the first; [P, 0] without profile texts."""
+        vector = carry.snapshot
+        if not vector.shape[1]:
+            return vector
+        return self.items.tower.standardise(vector) * (vector != 0).any(dim=1, keepdim=True)
 
     def user_vectors(self, carry: Carry, query_time: Tensor) -> Tensor:
         """[P, D] W_1 I_u as of `query_time` [P]."""

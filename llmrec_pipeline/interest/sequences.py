@@ -15,7 +15,7 @@ from llmrec_pipeline.interest.data import Histories
 
 MICROS_PER_DAY = 86_400_000_000
 COLUMNS = ("user_id", "event_date", "steps", "profiles")
-PROFILES = "array<struct<step:int,embedding:array<float>>>"  # of a date, by step; null: none
+PROFILES = "array<struct<step:int,embedding:array<float>>>"  # profile texts of a date, by step; null: none
 
 
 def to_histories(
@@ -74,14 +74,21 @@ def to_histories(
 
 
 def _snapshots(profiles: pa.Array, step_row: npt.NDArray[Any], text_dim: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """The steps [J] that profile texts [R] are of, from the row that each step [S] is in, and their vectors [J, K]."""
+    """The steps [J] that profile texts [R] are of, from the row that each step [S] is in, and their vectors [J, K].
+
+    Raises:
+        InputError: there is no such step.
+    """
     lengths = pc.fill_null(pc.list_value_length(profiles), 0).to_numpy()
     flat = profiles.flatten()
     if not len(flat):
         return np.zeros(0, dtype=np.int64), np.zeros((0, text_dim), dtype=np.float32)
-    first = np.searchsorted(step_row, np.repeat(np.arange(len(profiles)), lengths))
+    row = np.repeat(np.arange(len(profiles)), lengths)
+    step = np.searchsorted(step_row, row) + _field(flat, "step").to_numpy()
+    if (step >= np.searchsorted(step_row, row, side="right")).any():
+        raise InputError("user_profiles name steps that user_sequences lack; run textualise --rebuild")
     vectors = _field(flat, "embedding").flatten().to_numpy().astype(np.float32)
-    return (first + _field(flat, "step").to_numpy()).astype(np.int64), vectors.reshape(len(flat), text_dim)
+    return step.astype(np.int64), vectors.reshape(len(flat), text_dim)
 
 
 def _field(values: pa.Array, name: str) -> pa.Array:

@@ -17,7 +17,12 @@ def compress(run: Run, *, kind: Kind, out: str, layers: int | None = None, dimen
     seed = run.settings.pipeline.seed
     check_root(out, "--out", run.settings.pipeline.paths.allowed_roots)
     with run.stage("read"):
-        drawn = run.read("texts").orderBy(F.xxhash64("text_hash", F.lit(seed)), "text_hash").limit(compressing.TEXTS)
+        texts_of_items = run.read("texts")
+        if run.warehouse.exists(
+            "user_profiles"
+        ):  # there may be more users than items, and what they are like is no language of items
+            texts_of_items = texts_of_items.join(run.read("user_profiles").select("text_hash"), on="text_hash", how="left_anti")
+        drawn = texts_of_items.orderBy(F.xxhash64("text_hash", F.lit(seed)), "text_hash").limit(compressing.TEXTS)
         texts = drawn.select("text").toArrow()["text"].to_pylist()
     with run.stage("compress"):
         config = run.settings.pipeline.encoder

@@ -17,6 +17,7 @@ from pyarrow import fs
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from llmrec_pipeline.behaviour.profiles import due_snapshots
 from llmrec_pipeline.behaviour.sequences import item_texts, own_texts
 from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
@@ -151,45 +152,54 @@ def _daily_counts(run: Run, events: DataFrame, catalogue: Catalogue, event_types
     )
 
 
-def sequences_before(run: Run, until: int, encoder_id: str | None = None) -> DataFrame:
+def sequences_before(run: Run, until: int) -> DataFrame:
     """COLUMNS and fingerprint of `user_sequences` of dates before `until`, as the table stands now.
 
-    Where the config has profile texts their vectors travel with the rows, as they grow with users, and the fingerprint takes them in.
-
-    Args:
-        run: its tables are read.
-        until: what lies before this date is known.
-        encoder_id: whose vectors; by default those of the encoder that the config means.
+    Where the config has profile texts `profiles` says which stand at which step, and the fingerprint takes them in.
 
     Raises:
-        TableError: profile texts have no vector yet.
+        TableError: `user_profiles` is not that of these sequences.
     """
     rows = run.read("user_sequences", pinned=True).filter(F.col("event_date") < F.lit(day_of(until)))
     if not run.settings.pipeline.interest.profile_texts:
         return rows.select(*COLUMNS[:-1], F.lit(None).cast(PROFILES).alias("profiles"), "fingerprint")
-    profiles = _profiles_before(run, until, encoder_id or standing_encoder(run)["encoder_id"])
-    joined = rows.join(profiles, on=["user_id", "event_date"], how="left")
-    both = F.col("fingerprint").bitwiseXOR(F.coalesce("told", F.lit(0)))
-    return joined.select(*COLUMNS, both.alias("fingerprint"))
+    stored = run.read("user_profiles", pinned=True).select("user_id", "renewal", "fingerprint", "step", "text_hash")
+    due = due_snapshots(rows).join(stored, on=["user_id", "renewal", "fingerprint"], how="left")
+    stale = due.filter("step IS NULL").count()
+    if stale:
+        raise TableError(
+            f"table user_profiles lacks {stale} profile texts of user_sequences as they stand; run jobs/textualise.py and jobs/encode.py "
+            "with --set interest.profile_texts=true"
+        )
+    profiles = due.groupBy("user_id", "event_date").agg(
+        F.array_sort(F.collect_set(F.struct("step", "text_hash"))).alias("profiles"),
+        F.bit_xor(F.xxhash64("renewal", "step", "text_hash")).alias("renewed"),
+    )
+    both = F.col("fingerprint").bitwiseXOR(F.coalesce("renewed", F.lit(0))).alias("fingerprint")
+    return rows.join(profiles, on=["user_id", "event_date"], how="left").select(*COLUMNS, both)
 
 
-def _profiles_before(run: Run, until: int, encoder_id: str) -> DataFrame:
-    """user_id, event_date, profiles and an order-free hash of these."""
-    known = (F.col("event_date") < F.lit(day_of(until))) & F.col("text_hash").isNotNull()
-    rows = run.read("user_profiles", pinned=True).filter(known)
+def with_profile_vectors(run: Run, sequences: DataFrame, encoder_id: str) -> DataFrame:
+    """The rows of `sequences_before`, or some of them, with the vectors of their profile texts: these travel with the rows, as they grow with users.
+
+    Raises:
+        TableError: a profile text has no vector yet.
+    """
+    if not run.settings.pipeline.interest.profile_texts:
+        return sequences
+    key = ("user_id", "event_date")
+    named = sequences.select(*key, F.inline("profiles")).filter("text_hash IS NOT NULL")
     vectors = run.read("text_embeddings", pinned=True).filter(F.col("encoder_id") == encoder_id).select("text_hash", "embedding")
-    found = rows.join(vectors, on="text_hash", how="left")
-    missing = not_refused(run, found.filter("embedding IS NULL"), encoder_id).count()
+    without = named.join(vectors.select("text_hash"), on="text_hash", how="left_anti")
+    missing = not_refused(run, without, encoder_id).count()
     if missing:
         raise TableError(f"{missing} profile texts have no vector under encoder {encoder_id}; run jobs/encode.py first")
-    return (
-        found.filter("embedding IS NOT NULL")
-        .groupBy("user_id", "event_date")
-        .agg(
-            F.array_sort(F.collect_list(F.struct("step", "embedding"))).alias("profiles"),
-            F.bit_xor(F.xxhash64("renewal", "step", "text_hash")).alias("told"),
-        )
+    found = (
+        named.join(vectors, on="text_hash")
+        .groupBy(*key)
+        .agg(F.array_sort(F.collect_list(F.struct("step", "embedding"))).alias("profiles"))
     )
+    return sequences.drop("profiles").join(found, on=list(key), how="left").select(*sequences.columns)
 
 
 @contextmanager

@@ -20,7 +20,15 @@ from llmrec_pipeline.interest.popularity import head_items
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.recommendation import candidate_mask
 from llmrec_pipeline.recommendation.scorer import Scorer, Scores
-from llmrec_pipeline.steps.dataset import Dataset, day_of, load_dataset, scratch, sequences_before, user_blocks
+from llmrec_pipeline.steps.dataset import (
+    Dataset,
+    day_of,
+    load_dataset,
+    scratch,
+    sequences_before,
+    user_blocks,
+    with_profile_vectors,
+)
 from llmrec_pipeline.steps.heads import Head, make_scorer, pinned_head, query_at, read_neighbours, registry_of
 from llmrec_pipeline.steps.train import states_at, targets_between
 from llmrec_pipeline.steps.versions import data_versions, evaluation_id
@@ -47,10 +55,11 @@ def evaluate(run: Run) -> None:
         return
     end = head.start + run.settings.pipeline.evaluation.window_days
     with run.stage("read"):
-        ordered = sequences_before(run, end).orderBy("user_id", "event_date")
+        sequences = sequences_before(run, end)
         dataset = load_dataset(run, head.start)
         query = query_at(head.start, run.settings.domain)
         scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head.head_version, dataset.catalogue))
+    ordered = with_profile_vectors(run, sequences, head.encoder_id).orderBy("user_id", "event_date")
     with scratch(run, ordered, "sequences") as shards:
         size = run.settings.pipeline.recommend.block_users
 

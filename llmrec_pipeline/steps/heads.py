@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from llmrec_pipeline.collaborative import Neighbours
 from llmrec_pipeline.config import CollaborativeConfig, DomainConfig
-from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.errors import ConfigError, ModelError
 from llmrec_pipeline.interest.artefacts import load
 from llmrec_pipeline.interest.data import Catalogue, Query
 from llmrec_pipeline.interest.model import InterestModel
@@ -99,12 +99,13 @@ def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, similar: S
     """The scorer of a head as of a query.
 
     Raises:
-        ModelError: the dataset's encoder is not the head's, or the head wants profile texts that the config does not.
+        ModelError: the dataset's encoder is not the head's.
+        ConfigError: the head wants profile texts, and the config has none.
     """
     if head.model.config.profile_texts and not run.settings.pipeline.interest.profile_texts:
-        raise ModelError(
-            f"head_version {head.head_version} was trained with interest.profile_texts, the config has them off; set interest.profile_texts=true, "
-            "or run train again (and evaluate --promote, where there is a champion)"
+        raise ConfigError(
+            f"head_version {head.head_version} was trained with interest.profile_texts, which the config has off; name --set "
+            "interest.profile_texts=true here, and in jobs/textualise.py and jobs/encode.py before it (also to leave it for a version without them)"
         )
     if dataset.encoder_id != head.encoder_id:
         raise ModelError(

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow.dataset as pads
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.errors import ModelError, TableError
@@ -18,7 +19,7 @@ from llmrec_pipeline.interest.artefacts import load
 from llmrec_pipeline.interest.data import Histories
 from llmrec_pipeline.recommendation.scorer import Scorer
 from llmrec_pipeline.registry import CHALLENGER, CHAMPION, PREDECESSOR, PROMOTION, ROLLED_BACK, Registry
-from llmrec_pipeline.steps.dataset import day_of, load_dataset, scratch, sequences_before, user_blocks
+from llmrec_pipeline.steps.dataset import day_of, load_dataset, scratch, sequences_before, user_blocks, with_profile_vectors
 from llmrec_pipeline.steps.evaluate import INPUTS, window_task, window_users, write_estimates
 from llmrec_pipeline.steps.heads import Head, make_scorer, pinned_head, query_at, read_head, read_neighbours, registry_of
 from llmrec_pipeline.steps.recommend import TABLES, last_day, later_lists, publish
@@ -129,7 +130,7 @@ def _compare(run: Run, heads: dict[str, Head], start: int, end: int) -> Partials
     with run.stage("read"):
         query = query_at(start, run.settings.domain)
         encoders = sorted({head.encoder_id for head in heads.values()})
-        ordered = {encoder: sequences_before(run, end, encoder).orderBy("user_id", "event_date") for encoder in encoders}
+        sequences = sequences_before(run, end)
         by_encoder = {encoder: load_dataset(run, start, encoder) for encoder in encoders}
         datasets = {name: by_encoder[head.encoder_id] for name, head in heads.items()}
         scorers = {
@@ -137,7 +138,14 @@ def _compare(run: Run, heads: dict[str, Head], start: int, end: int) -> Partials
             for name, head in heads.items()
         }
     with ExitStack() as stack, run.stage("score"):
-        shards = {name: stack.enter_context(scratch(run, rows, f"sequences-{name}")) for name, rows in ordered.items()}
+        shards: dict[str, pads.Dataset] = {}
+        for encoder in encoders:
+            rows = with_profile_vectors(run, sequences, encoder)
+            if rows is sequences and shards:  # without vectors of their own one reading serves both
+                shards[encoder] = shards[encoders[0]]
+            else:
+                ordered = rows.orderBy("user_id", "event_date")
+                shards[encoder] = stack.enter_context(scratch(run, ordered, f"sequences-{encoder}"))
         scorer, size = scorers[CHALLENGER], run.settings.pipeline.recommend.block_users
         popular = popularity(datasets[CHALLENGER].daily, query, scorer.is_target, scorer.catalogue.n_items, None)
         task = window_task(run, scorer, popular, (K,))

@@ -13,7 +13,7 @@ from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.sequences import COLUMNS
 from llmrec_pipeline.interest.state import States
-from llmrec_pipeline.steps.dataset import Dataset
+from llmrec_pipeline.steps.dataset import Dataset, with_profile_vectors
 from llmrec_pipeline.tables import INTEREST_STATES
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import kept
@@ -112,6 +112,7 @@ def _advanced(
     buckets = -(-n_users // USERS_PER_BUCKET)
     new = sequences.select(*COLUMNS).join(changed.select("user_id", "since"), on="user_id", how="inner")
     new = new.filter(F.col("since").isNull() | (F.col("event_date") > F.col("since"))).drop("since")
+    new = with_profile_vectors(run, new, advancer.dataset.encoder_id)
     carried = states.select(*CARRIED).join(changed.filter("since IS NOT NULL").select("user_id"), on="user_id", how="left_semi")
     shared = run.spark.sparkContext.broadcast(advancer)
     schema = run.warehouse.schema("interest_states")

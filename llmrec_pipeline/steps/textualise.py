@@ -28,17 +28,19 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
     domain, warehouse = run.settings.domain, run.warehouse
     events, items = run.read("events", pinned=True), run.read("items", pinned=True)  # items come after the events that name them
     profile_texts = run.settings.pipeline.interest.profile_texts
-    tables = (*TABLES, "user_profiles") if profile_texts else TABLES
+    tables = (*TABLES, "user_profiles") if profile_texts or (rebuild and warehouse.exists("user_profiles")) else TABLES
     warehouse.rebuilding.update(tables if rebuild else ())
     fresh = warehouse.create(tables) | warehouse.rebuilding
+    if "user_profiles" in warehouse.rebuilding:  # before the texts that its rows name
+        warehouse.insert_new("user_profiles", run.spark.createDataFrame([], warehouse.schema("user_profiles")))
     with run.stage("texts"):
-        described = item_texts(items, events, domain).persist()
+        described = item_texts(items, events, domain, profile_texts).persist()
         found = distinct_texts(described, domain)
         if domain.itemless:
             found = found.unionByName(distinct_texts(own_texts(events, domain), domain)).dropDuplicates(["text_hash"])
         run.counts["texts_new"] = warehouse.insert_new("texts", found)
     with run.stage("sequences"):
-        textual = with_texts(events.filter(F.col("user_id").isNotNull()), described, domain, profile_texts)
+        textual = with_texts(events.filter(F.col("user_id").isNotNull()), described, domain)
         if "user_sequences" in fresh:
             sequences = user_sequences(textual, run.settings.pipeline.seed)
             run.counts["sequences_changed"] = warehouse.insert_new("user_sequences", sequences)
@@ -47,7 +49,7 @@ def textualise(run: Run, *, rebuild: bool = False) -> None:
     described.unpersist()
     if profile_texts:
         with run.stage("profiles"):
-            _write_profiles(run, items, "user_profiles" in fresh)
+            _write_profiles(run, items)
     run.wrote(*tables)
 
 
@@ -71,18 +73,16 @@ def _changed(textual: DataFrame, sequences: DataFrame) -> DataFrame:
     return changed.select("user_id", "event_date", F.col("fingerprint").isNull().alias(GONE))
 
 
-def _write_profiles(run: Run, items: DataFrame, fresh: bool) -> None:
+def _write_profiles(run: Run, items: DataFrame) -> None:
     """Snapshots that are due and not the stored ones, and their texts; those that nothing asks for any more go."""
     warehouse, domain = run.warehouse, run.settings.domain
     sequences = run.read("user_sequences", pinned=True)
-    stored = warehouse.read("user_profiles").filter(F.lit(not fresh))
-    compared = due_snapshots(sequences).join(
-        stored.select("user_id", "renewal", F.col("fingerprint").alias("stored")), on=["user_id", "renewal"], how="full"
-    )
+    stored = warehouse.read("user_profiles").select("user_id", "renewal", F.col("fingerprint").alias("stored"))
+    compared = due_snapshots(sequences).join(stored, on=["user_id", "renewal"], how="full")
     differing = compared.filter(~F.col("fingerprint").eqNullSafe(F.col("stored")))
     changed, totals = kept(differing.withColumn(GONE, F.col("fingerprint").isNull()).drop("stored", "event_date"))
     run.counts["profiles_changed"] = totals["n"]
-    if not (totals["n"] or fresh):
+    if not totals["n"]:
         return
     whole = sequences.join(changed.filter(~F.col(GONE)).select("user_id").distinct(), on="user_id", how="left_semi")
     made = snapshots(whole, warehouse.read("texts"), items, domain)

@@ -30,7 +30,16 @@ from llmrec_pipeline.interest.training import train as train_interest
 from llmrec_pipeline.recommendation import Block, JointFit, JointWeights, Targets, fit_joint, log_softmax
 from llmrec_pipeline.recommendation.scorer import Scorer, co_occurrence_weights
 from llmrec_pipeline.registry import Registry, write_json
-from llmrec_pipeline.steps.dataset import Dataset, day_number, day_of, load_dataset, scratch, sequences_before, user_slices
+from llmrec_pipeline.steps.dataset import (
+    Dataset,
+    day_number,
+    day_of,
+    load_dataset,
+    scratch,
+    sequences_before,
+    user_slices,
+    with_profile_vectors,
+)
 from llmrec_pipeline.steps.encoders import standing_encoder
 from llmrec_pipeline.steps.heads import JOINT_FILE, KINDS, Head, Similarities, make_scorer, query_at, read_head, registry_of
 from llmrec_pipeline.steps.states import advance_states
@@ -68,7 +77,8 @@ def train(run: Run) -> None:
         _complete(run, found, None, last)
         return
     with run.stage("read"):
-        ordered = sequences_before(run, window.start).orderBy("user_id", "event_date")
+        sequences = with_profile_vectors(run, sequences_before(run, window.start), encoder_id)
+        ordered = sequences.orderBy("user_id", "event_date")
         dataset = load_dataset(run, window.start)
         groups = _exposure_groups(run, dataset, window.validation_start)
         with scratch(run, ordered, "sequences") as shards:
