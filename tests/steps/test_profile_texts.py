@@ -6,8 +6,8 @@ import pytest
 
 from llmrec_pipeline.behaviour.profiles import snapshots_of
 from llmrec_pipeline.cli import run_step
-from llmrec_pipeline.errors import ModelError, TableError
-from llmrec_pipeline.steps.dataset import sequences_before
+from llmrec_pipeline.errors import ConfigError, TableError
+from llmrec_pipeline.steps.dataset import sequences_before, with_profile_vectors
 from llmrec_pipeline.steps.heads import make_scorer, serving_head
 from llmrec_pipeline.tracking import Run
 
@@ -85,15 +85,21 @@ def test_snapshots_are_those_of_the_whole_history_in_whatever_order_it_came(make
     events.filter("event_date < '2019-10-09'").write.format("delta").mode("overwrite").save(apart.warehouse.path("events"))
     apart.run("textualise")  # as after a corrected day: what nothing asks for any more goes
     assert profiles(apart) == {row for row in profiles(at_once) if str(row[2]) < "2019-10-09"} != set()
-    with pytest.raises(TableError, match=r"\d+ profile texts have no vector under encoder .*; run jobs/encode\.py first"):
-        sequences_before(Run("train", apart.settings(), apart.spark, apart.warehouse), FOREVER, "none")
+    apart.warehouse.create(["text_embeddings", "quarantine"])
+    run = Run("train", apart.settings(), apart.spark, apart.warehouse)
+    with pytest.raises(TableError, match=r"^\d+ profile texts have no vector under encoder none; run jobs/encode\.py first"):
+        with_profile_vectors(run, sequences_before(run, FOREVER), "none")
+    apart.run("textualise", overrides=("interest.profile_texts=false",))  # a forgotten --set
+    with pytest.raises(
+        TableError, match=r"user_profiles lacks \d+ profile texts of user_sequences as they stand; run jobs/textualise\.py"
+    ):
+        sequences_before(run, FOREVER)
 
 
 def test_a_head_that_wants_profile_texts_is_refused_where_the_config_has_none(clicks) -> None:
     run = Run("recommend", clicks.settings(), clicks.spark, clicks.warehouse)
     head = serving_head(run)
     head.model.config = head.model.config.model_copy(update={"profile_texts": True})
-    with pytest.raises(
-        ModelError, match=r"was trained with interest\.profile_texts, the config has them off; set interest\.profile_texts=true"
-    ):
+    said = r"was trained with interest\.profile_texts, which the config has off; name --set interest\.profile_texts=true"
+    with pytest.raises(ConfigError, match=said):
         make_scorer(run, head, None, None, None)
