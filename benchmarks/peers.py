@@ -14,12 +14,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 CODE_BATCHES = (16, 32, 64, 128)  # batch sizes of sentence-transformers, of which the best counts
 MFLOP_PER_TOKEN = 21.234  # MiniLM-L6's products with weights: 6 layers * 2 * (4 * 384^2 + 2 * 384 * 1536)
 SHAPE = (1024, 384, 1536)  # of the matmuls: a batch of 1,024 tokens through MiniLM's widest layer
-_loaded: dict[str, Any] = {}
+_loaded: dict[Any, Any] = {}
 
 
 class Side:
@@ -130,16 +131,22 @@ def sentence_vectors(folder: str, max_length: int, texts: list[str], file: str) 
 
 def used_directly(library: str, folder: str, max_length: int, texts: list[str], batch: int) -> float:
     """Seconds of the model in OpenVINO or ONNX Runtime as it comes, behind transformers' tokenizer; texts sorted by length, padded by batch."""
-    tokenizer, model = _directly(library, folder)
+    direct_vectors(library, folder, max_length, texts[:batch])
     began = time.perf_counter()
     ordered = sorted(texts, key=len, reverse=True)
     for start in range(0, len(ordered), batch):
-        some = ordered[start : start + batch]
-        inputs = dict(tokenizer(some, padding=True, truncation=True, max_length=max_length, return_tensors="np"))
-        mask = inputs["attention_mask"][..., None]
-        pooled = (model(inputs) * mask).sum(axis=1) / mask.sum(axis=1)
-        pooled /= np.linalg.norm(pooled, axis=1, keepdims=True)
+        direct_vectors(library, folder, max_length, ordered[start : start + batch])
     return time.perf_counter() - began
+
+
+def direct_vectors(library: str, folder: str, max_length: int, texts: list[str]) -> npt.NDArray[np.float32]:
+    """Unit vectors [N, D] of one batch."""
+    tokenizer, model = _directly(library, folder)
+    inputs = dict(tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="np"))
+    mask = inputs["attention_mask"][..., None].astype(np.float32)
+    pooled = (model(inputs) * mask).sum(axis=1) / mask.sum(axis=1)
+    vectors: npt.NDArray[np.float32] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    return vectors
 
 
 def _directly(library: str, folder: str) -> Any:
@@ -149,20 +156,16 @@ def _directly(library: str, folder: str) -> Any:
 
         tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
         sample = dict(tokenizer(["warm up", "with two texts"], padding=True, return_tensors="pt"))
-        threads = torch.get_num_threads()
-        _loaded[library, folder] = (
-            tokenizer,
-            {"openvino": _openvino, "onnxruntime": _onnxruntime}[library](model, sample, threads),
-        )
+        made = {"openvino": _openvino, "onnxruntime": _onnxruntime}[library](model, sample, torch.get_num_threads())
+        _loaded[library, folder] = tokenizer, made
     return _loaded[library, folder]
 
 
 def _openvino(model: Any, sample: dict[str, Any], threads: int) -> Any:
-    import openvino
+    from llmrec_pipeline.encoding.backends import openvino  # without its telemetry
 
-    compiled = openvino.compile_model(
-        openvino.convert_model(model, example_input=sample), "CPU", {"INFERENCE_NUM_THREADS": threads}
-    )
+    ov = openvino()
+    compiled = ov.compile_model(ov.convert_model(model, example_input=sample), "CPU", {"INFERENCE_NUM_THREADS": threads})
     return lambda inputs: compiled(inputs)[0]
 
 

@@ -43,7 +43,7 @@ def repeat_of_commit(repeats: list[dict[str, Any]]) -> dict[str, Any]:
     """The repeat of the commit at hand, a new one where there is none yet: a benchmark that broke off goes on with it."""
     commit = output("git", "rev-parse", "HEAD")
     if not any(repeat["commit"] == commit for repeat in repeats):
-        repeats.append({"commit": commit, "date": datetime.now(UTC).isoformat(timespec="seconds")})
+        repeats.append({"commit": commit, "date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()})
     return next(repeat for repeat in repeats if repeat["commit"] == commit)
 
 

@@ -24,6 +24,7 @@ from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
 from llmrec_pipeline.interest.sequences import COLUMNS, PROFILES, to_histories
 from llmrec_pipeline.steps.encoders import encoder_of, not_refused, standing_encoder
 from llmrec_pipeline.tracking import Run
+from llmrec_pipeline.warehouse import kept
 
 EPOCH = date(1970, 1, 1)
 
@@ -164,12 +165,12 @@ def sequences_before(run: Run, until: int) -> DataFrame:
     if not run.settings.pipeline.interest.profile_texts:
         return rows.select(*COLUMNS[:-1], F.lit(None).cast(PROFILES).alias("profiles"), "fingerprint")
     stored = run.read("user_profiles", pinned=True).select("user_id", "renewal", "fingerprint", "step", "text_hash")
-    due = due_snapshots(rows).join(stored, on=["user_id", "renewal", "fingerprint"], how="left")
-    stale = due.filter("step IS NULL").count()
-    if stale:
+    found = due_snapshots(rows).join(stored, on=["user_id", "renewal", "fingerprint"], how="left")
+    due, totals = kept(found, F.count_if(F.col("step").isNull()).alias("lacking"))
+    if totals["lacking"]:
         raise TableError(
-            f"table user_profiles lacks {stale} profile texts of user_sequences as they stand; run jobs/textualise.py and jobs/encode.py "
-            "with --set interest.profile_texts=true"
+            f"table user_profiles lacks {totals['lacking']} profile texts of user_sequences as they stand: a textualise is under way, or ran without "
+            "them; run jobs/textualise.py and jobs/encode.py with --set interest.profile_texts=true"
         )
     profiles = due.groupBy("user_id", "event_date").agg(
         F.array_sort(F.collect_set(F.struct("step", "text_hash"))).alias("profiles"),
@@ -179,8 +180,14 @@ def sequences_before(run: Run, until: int) -> DataFrame:
     return rows.join(profiles, on=["user_id", "event_date"], how="left").select(*COLUMNS, both)
 
 
-def with_profile_vectors(run: Run, sequences: DataFrame, encoder_id: str) -> DataFrame:
+def with_profile_vectors(run: Run, sequences: DataFrame, encoder_id: str, until: int | None = None) -> DataFrame:
     """The rows of `sequences_before`, or some of them, with the vectors of their profile texts: these travel with the rows, as they grow with users.
+
+    Args:
+        run: its vectors are read.
+        sequences: the rows.
+        encoder_id: whose vectors.
+        until: of dates before this one, by default of all.
 
     Raises:
         TableError: a profile text has no vector yet.
@@ -188,7 +195,8 @@ def with_profile_vectors(run: Run, sequences: DataFrame, encoder_id: str) -> Dat
     if not run.settings.pipeline.interest.profile_texts:
         return sequences
     key = ("user_id", "event_date")
-    named = sequences.select(*key, F.inline("profiles")).filter("text_hash IS NOT NULL")
+    wanted = sequences if until is None else sequences.filter(F.col("event_date") < F.lit(day_of(until)))
+    named = wanted.select(*key, F.inline("profiles")).filter("text_hash IS NOT NULL")
     vectors = run.read("text_embeddings", pinned=True).filter(F.col("encoder_id") == encoder_id).select("text_hash", "embedding")
     without = named.join(vectors.select("text_hash"), on="text_hash", how="left_anti")
     missing = not_refused(run, without, encoder_id).count()

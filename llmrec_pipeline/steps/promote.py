@@ -27,6 +27,7 @@ from llmrec_pipeline.steps.train import states_at, targets_between
 from llmrec_pipeline.steps.versions import comparison_id, data_versions
 from llmrec_pipeline.tracking import Run
 
+FIRST_DAY = 0  # no event is of a date before 1970
 log = logging.getLogger("llmrec")
 
 
@@ -140,7 +141,8 @@ def _compare(run: Run, heads: dict[str, Head], start: int, end: int) -> Partials
     with ExitStack() as stack, run.stage("score"):
         shards: dict[str, pads.Dataset] = {}
         for encoder in encoders:
-            rows = with_profile_vectors(run, sequences, encoder)
+            wanting = any(head.model.config.profile_texts for head in heads.values() if head.encoder_id == encoder)
+            rows = with_profile_vectors(run, sequences, encoder, start if wanting else FIRST_DAY)
             if rows is sequences and shards:  # without vectors of their own one reading serves both
                 shards[encoder] = shards[encoders[0]]
             else:

@@ -110,7 +110,12 @@ def _advanced(
     run: Run, advancer: Advancer, sequences: DataFrame, states: DataFrame, changed: DataFrame, n_users: int
 ) -> DataFrame:
     buckets = -(-n_users // USERS_PER_BUCKET)
-    new = sequences.select(*COLUMNS).join(changed.select("user_id", "since"), on="user_id", how="inner")
+    rows = sequences.select(*COLUMNS)
+    if (
+        run.settings.pipeline.interest.profile_texts
+    ):  # Spark takes a semi-join below the one with profile texts, which would move all histories
+        rows = rows.join(changed.select("user_id"), on="user_id", how="left_semi")
+    new = rows.join(changed.select("user_id", "since"), on="user_id", how="inner")
     new = new.filter(F.col("since").isNull() | (F.col("event_date") > F.col("since"))).drop("since")
     new = with_profile_vectors(run, new, advancer.dataset.encoder_id)
     carried = states.select(*CARRIED).join(changed.filter("since IS NOT NULL").select("user_id"), on="user_id", how="left_semi")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import llmrec_pipeline
 from llmrec_pipeline.config import Settings, hash_json
+from llmrec_pipeline.errors import TableError
 from llmrec_pipeline.tracking import Run
 
 ROOT = Path(llmrec_pipeline.__path__[0])
@@ -29,8 +30,16 @@ def source_hash(modules: tuple[str, ...]) -> str:
 
 
 def data_versions(run: Run, tables: Sequence[str]) -> dict[str, str]:
-    """Table id and last version that changed rows, by table; of profile texts' too, where the config has them."""
+    """Table id and last version that changed rows, by table; of profile texts' too, where the config has them.
+
+    Raises:
+        TableError: a table does not exist.
+    """
     if run.settings.pipeline.interest.profile_texts:
+        if not run.warehouse.exists("user_profiles"):
+            raise TableError(
+                "table user_profiles does not exist yet; run jobs/textualise.py and jobs/encode.py with --set interest.profile_texts=true"
+            )
         tables = (*tables, "user_profiles")
     with ThreadPoolExecutor(len(tables)) as pool:  # the driver waits for the file system most of the time
         return dict(zip(tables, pool.map(run.warehouse.data_version, tables), strict=True))
