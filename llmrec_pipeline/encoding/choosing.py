@@ -22,7 +22,14 @@ from llmrec_pipeline.encoding.spec import Choice, EncoderSpec
 from llmrec_pipeline.errors import ModelError
 
 REFERENCE = Choice("torch", "fp32")
-CPU_CHOICES = (REFERENCE, Choice("torch", "bf16"), Choice("openvino", "fp32"), Choice("openvino", "bf16"))
+CPU_CHOICES = (
+    REFERENCE,
+    Choice("torch", "bf16"),
+    Choice("openvino", "fp32"),
+    Choice("openvino", "bf16"),
+    Choice("openvino_unfused", "fp32"),
+    Choice("openvino_unfused", "bf16"),
+)
 GPU_CHOICES = (REFERENCE, Choice("torch", "bf16"), Choice("torch", "fp16"))
 SAMPLE = 256  # texts
 FULL_BATCHES = 4  # at least: a GPU that waits for the host between small ones computes equally fast in every precision

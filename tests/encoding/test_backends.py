@@ -28,20 +28,31 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_openvino_gives_torchs_vectors_whatever_is_padded(spec: EncoderSpec, encoder: Encoder) -> None:
-    other = Encoder(replace(spec, backend="openvino"))
+@pytest.mark.parametrize("backend", ["openvino", "openvino_unfused"])
+def test_openvino_gives_torchs_vectors_whatever_is_padded(spec: EncoderSpec, encoder: Encoder, backend: str) -> None:
+    other = Encoder(replace(spec, backend=backend))
     for budget in (64, 1024):
         other.token_budget = budget
         np.testing.assert_allclose(other.encode(TEXTS)[0], encoder.encode(TEXTS)[0], atol=1e-5)
 
 
 @pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16")
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("backend", ["torch", "openvino", "openvino_unfused"])
 def test_bf16_is_close_to_fp32_but_not_equal(spec: EncoderSpec, encoder: Encoder, backend: str) -> None:
     half, _ = Encoder(replace(spec, backend=backend, precision="bf16")).encode(TEXTS)
     full, _ = encoder.encode(TEXTS)
     assert half.dtype == np.float32
     assert 0.999 < lowest_cosine(half, full) < 1 - 1e-7
+
+
+def test_an_openvino_that_cannot_leave_attention_unfused_is_no_candidate(
+    spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(back_ends, "FUSING", "NO_SUCH_SETTING")
+    choices = [CPU_CHOICES[0], Choice("openvino_unfused", "fp32")]
+    reference, other = run_trials(spec, choices, TEXTS, "cpu", 1)
+    assert reference.error is None
+    assert "is openvino_unfused, which this OpenVINO has not (NO_SUCH_SETTING); take openvino" in other.error
 
 
 def test_an_export_is_made_once_and_found_by_its_content(spec: EncoderSpec, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +83,7 @@ def test_a_precision_that_the_processor_lacks_stops_with_the_encoders_id(
     other = replace(spec, backend="openvino", precision="bf16")
     with pytest.raises(ModelError, match=f"encoder {other.encoder_id} is openvino in bf16, which this processor lacks"):
         Encoder(other)
-    assert candidates(EncoderConfig(), "cpu") == [("torch", "fp32"), ("openvino", "fp32")]
+    assert candidates(EncoderConfig(), "cpu") == [("torch", "fp32"), ("openvino", "fp32"), ("openvino_unfused", "fp32")]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +91,7 @@ def test_a_precision_that_the_processor_lacks_stops_with_the_encoders_id(
     [
         ({}, CPU_CHOICES),
         ({"backend": "torch"}, CPU_CHOICES[:2]),
-        ({"precision": "fp32"}, (CPU_CHOICES[0], CPU_CHOICES[2])),
+        ({"precision": "fp32"}, CPU_CHOICES[::2]),
     ],
 )
 @pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16")

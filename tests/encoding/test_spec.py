@@ -46,7 +46,10 @@ def test_what_determines_vectors_changes_encoder_id(spec: EncoderSpec, change: d
     assert resolve(EncoderConfig.model_validate(change), REFERENCE).encoder_id != spec.encoder_id
 
 
-@pytest.mark.parametrize("choice", [Choice("torch", "bf16"), Choice("openvino", "fp32"), Choice("openvino", "bf16")])
+@pytest.mark.parametrize(
+    "choice",
+    [Choice("torch", "bf16"), Choice("openvino", "fp32"), Choice("openvino", "bf16"), Choice("openvino_unfused", "fp32")],
+)
 def test_each_backend_and_precision_is_an_encoder_of_its_own(spec: EncoderSpec, choice: Choice) -> None:
     other = resolve(EncoderConfig(), choice)
     assert (other.backend, other.precision) == choice
