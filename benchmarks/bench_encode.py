@@ -71,8 +71,10 @@ from llmrec_pipeline.warehouse import Warehouse
 WORK = ROOT / "benchmarks/work/encode"
 REPEATS = 5
 SETS = {"retail": 10**9, "grocery": 400_000, "heavy": 400_000}  # tokens at most: a subset where five repeats would take too long
+LENGTHS = {"heavy": ("encoder.max_length=256",)}  # elsewhere no text is as long as the default
 LONG_SECONDS = 65  # of the kernel, by its rate on RATED_TOKENS
 RATED_TOKENS = 100_000
+SAMPLE = 300  # texts that an encoder is chosen on
 COPIES = 60  # of retail's texts, each with a number before it, for a set that is long enough on a fast processor
 INCREMENT_TOKENS = 400_000  # of what is known at the start and of all that is added
 SHARES = (0.0, 0.01, 0.1, 1.0)
@@ -94,17 +96,19 @@ class Bench:
         self.spark.range(1).write.format("delta").mode("overwrite").save(str(WORK / "first"))
         self.start_up = time.perf_counter() - began
         self.texts = {name: self.texts_of(name) for name in SETS}
-        self.texts["many"] = sorted(
-            {*self.texts["grocery"], *(f"{n} {text}" for n in range(COPIES) for text in self.texts["retail"])}
-        )
-        self.chosen = {how: self.choice(how) for how in HOW}
-        self.specs = {how: resolve(EncoderConfig(), choice) for how, choice in self.chosen.items()}
-        self.tokenizer = Tokenizer(self.specs["fp32"])
+        numbered = (f"{n} {text}" for n in range(COPIES) for text in self.texts["retail"])
+        self.texts |= {"long": sorted({*self.texts["grocery"], *numbered}), "increments": self.texts["grocery"]}
+        shutil.rmtree(WORK / "tables", ignore_errors=True)  # what was chosen before stands there
+        self.specs: dict[tuple[str, str], EncoderSpec] = {}
 
-    def choice(self, how: str) -> Choice:
-        """What the job chooses on retail's texts."""
-        run = self.job("retail", self.texts["retail"][:300], how)[1]
-        return Choice(run.versions["backend"], run.versions["precision"])
+    def spec(self, name: str, how: str) -> EncoderSpec:
+        """The encoder as the job chooses it on the texts of a set, or as it was chosen."""
+        if (name, how) not in self.specs:
+            tables = settings(WORK / "tables" / name, "retail", how, LENGTHS.get(name, ()))
+            self.fill(tables, self.texts[name][:: len(self.texts[name]) // SAMPLE])
+            found = run_step("encode", tables).versions
+            self.specs[name, how] = resolve(tables.pipeline.encoder, Choice(found["backend"], found["precision"]))
+        return self.specs[name, how]
 
     def texts_of(self, name: str) -> list[str]:
         """Distinct behaviour texts, in the order of their hashes; of `heavy`, retail's joined to log-normal lengths (seed 17)."""
@@ -120,9 +124,10 @@ class Bench:
                 run_step(job, tables)
         return pl.read_delta(str(WORK / "source" / name / "texts")).sort("text_hash")["text"].to_list()
 
-    def tokens(self, texts: list[str], limit: int = 10**9) -> tuple[list[str], list[list[int]]]:
-        """The first texts with `limit` tokens in all, and their tokens."""
-        found = self.tokenizer(texts).tokens
+    def tokens(self, name: str, limit: int) -> tuple[list[str], list[list[int]]]:
+        """The first texts of a set with `limit` tokens in all, and their tokens."""
+        texts = self.texts[name]
+        found = Tokenizer(self.spec(name, "auto"))(texts).tokens
         rows = [found.values[a:b].tolist() for a, b in zip(found.offsets[:-1], found.offsets[1:], strict=True)]
         kept = int(np.searchsorted(found.offsets, limit, side="right")) - 1
         return texts[:kept], rows[:kept]
@@ -130,7 +135,7 @@ class Bench:
     def job(self, name: str, texts: list[str], how: str) -> tuple[float, Any]:
         """Seconds of the encode job on these texts alone, its encoder as in the warehouse of the set, and its run."""
         home = WORK / "tables" / name
-        tables = settings(home, "retail", how)
+        tables = settings(home, "retail", how, LENGTHS.get(name, ()))
         self.fill(tables, texts[:16])
         run_step("encode", tables)  # loads the model in each worker, under the choice that stands
         self.fill(tables, texts)
@@ -162,7 +167,7 @@ def main() -> int:
     newest = repeat_of_commit(repeats)
     logging.getLogger("py4j").setLevel(logging.ERROR)
     bench = Bench()
-    newest |= {"start_up": bench.start_up, **{how: list(choice) for how, choice in bench.chosen.items()}}
+    newest |= {"start_up": bench.start_up, **{how: list(bench.spec("retail", how).choice) for how in HOW}}
     parts: dict[str, tuple[int, Callable[[Bench], Any]]] = {
         **{name: (REPEATS, partial(one_round, name=name)) for name in SETS},
         "long": (REPEATS, long),
@@ -187,23 +192,24 @@ def main() -> int:
 
 
 def one_round(bench: Bench, name: str) -> dict[str, Any]:
-    texts, rows = bench.tokens(bench.texts[name], SETS[name])
-    folder, length = bench.specs["fp32"].folder, bench.specs["fp32"].max_length
+    texts, rows = bench.tokens(name, SETS[name])
+    specs = {how: bench.spec(name, how) for how in HOW}
+    folder, length = specs["auto"].folder, specs["auto"].max_length
     best = partial(bench.peer, sentence_transformers)
     sample = texts[:: max(1, len(texts) // 600)]
     batch = min(CODE_BATCHES, key=lambda size: best((folder, length, sample, size))[0])
     found: dict[str, Any] = {"texts": len(texts), "tokens": sum(map(len, rows)), "batch": batch}
     found["sentence_transformers"] = best((folder, length, texts, batch))[0]
-    for how in ("fp32", "auto"):
-        found[f"kernel_{how}"] = bench.kernel(bench.specs[how], rows, PROCESSES)
-        found[f"one_{how}"] = bench.kernel(bench.specs[how], rows[::PROCESSES], 1)
+    for how, spec in specs.items():
+        found[f"chosen_{how}"] = list(spec.choice)
+        found[f"kernel_{how}"] = bench.kernel(spec, rows, PROCESSES)
+        found[f"one_{how}"] = bench.kernel(spec, rows[::PROCESSES], 1)
         seconds, run = bench.job(name, texts, how)
         found[f"job_{how}"] = {"seconds": seconds, "stages": run.stages, "counts": run.counts}
-        precision = bench.specs[how].precision
-        two = bench.kernels(matmul_peak, *[(precision, 1)] * PROCESSES)
+        two = bench.kernels(matmul_peak, *[(spec.precision, 1)] * PROCESSES)
         found[f"matmul_{how}"] = sum(max(peak.values()) for peak in two)
         found[f"matmul_one_{how}"] = max(
-            bench.kernels(idle_but_first, *[(precision, place) for place in range(PROCESSES)])[0].values()
+            bench.kernels(idle_but_first, *[(spec.precision, place) for place in range(PROCESSES)])[0].values()
         )
     return found
 
@@ -213,9 +219,9 @@ def idle_but_first(precision: str, place: int) -> dict[str, float]:
 
 
 def long(bench: Bench) -> dict[str, Any]:
-    auto = bench.specs["auto"]
-    rate = RATED_TOKENS / bench.kernel(auto, bench.tokens(bench.texts["many"][:RATED_TOKENS], RATED_TOKENS)[1], PROCESSES)
-    texts, rows = bench.tokens(bench.texts["many"], round(LONG_SECONDS * rate))
+    auto = bench.spec("long", "auto")
+    rate = RATED_TOKENS / bench.kernel(auto, bench.tokens("long", RATED_TOKENS)[1], PROCESSES)
+    texts, rows = bench.tokens("long", round(LONG_SECONDS * rate))
     seconds = bench.kernel(auto, rows, PROCESSES)
     job, run = bench.job("long", texts, "auto")
     return {
@@ -230,7 +236,7 @@ def long(bench: Bench) -> dict[str, Any]:
 
 def increments(bench: Bench) -> dict[str, Any]:
     """A share of new texts after the rest is known."""
-    texts, rows = bench.tokens(bench.texts["grocery"], INCREMENT_TOKENS)
+    texts, rows = bench.tokens("increments", INCREMENT_TOKENS)
     known = round(len(texts) / (1 + sum(SHARES)))
     base = known
     tables = settings(WORK / "tables/increments", "retail")
@@ -243,7 +249,7 @@ def increments(bench: Bench) -> dict[str, Any]:
         run = run_step("encode", tables)
         found[str(share)] = {"seconds": time.perf_counter() - began, "counts": run.counts, "stages": run.stages}
         before, known = known, until
-    found["kernel"] = bench.kernel(bench.specs["auto"], rows[before:known], PROCESSES)
+    found["kernel"] = bench.kernel(bench.spec("increments", "auto"), rows[before:known], PROCESSES)
     return found
 
 
@@ -251,7 +257,7 @@ def rows(bench: Bench) -> dict[str, Any]:
     """The text of each of 5,000 rows of the log, as behaviours are written, encoded one at a time."""
     events = pl.read_delta(str(WORK / "source/retail/user_sequences")).explode("steps").unnest("steps")
     sample = events.sample(ROWS, seed=17).join(pl.read_delta(str(WORK / "source/retail/texts")), on="text_hash")["text"].to_list()
-    spec = bench.specs["fp32"]
+    spec = bench.spec("retail", "fp32")
     seconds = bench.peer(row_by_row, (spec.folder, spec.max_length, sample))[0]
     job, run = bench.job("retail", bench.texts["retail"], "auto")
     return {"rows": ROWS, "behaviours": events.height, "seconds": seconds, "job": job, "counts": run.counts}
@@ -259,7 +265,7 @@ def rows(bench: Bench) -> dict[str, Any]:
 
 def cosines(bench: Bench) -> dict[str, float]:
     """The lowest cosine of the job's vectors to sentence-transformers', over all texts of Online Retail II."""
-    texts, spec, found = bench.texts["retail"], bench.specs["fp32"], {}
+    texts, spec, found = bench.texts["retail"], bench.spec("retail", "fp32"), {}
     bench.peer(sentence_vectors, (spec.folder, spec.max_length, texts, str(WORK / "vectors.npy")))
     reference = np.load(WORK / "vectors.npy")
     place = {text: n for n, text in enumerate(texts)}
@@ -296,9 +302,9 @@ def users(bench: Bench) -> dict[str, Any]:
 
     What sixteen take beyond the job's sixteen is start-up: each task loads the model.
     """
-    texts, spec, home = bench.texts["retail"], bench.specs["fp32"], WORK / "tables/users"
+    texts, spec, home = bench.texts["retail"], bench.spec("retail", "fp32"), WORK / "tables/users"
     tables = settings(home, "retail")
-    found: dict[str, Any] = {"texts": len(texts), "tokens": sum(map(len, bench.tokens(texts)[1]))}
+    found: dict[str, Any] = {"texts": len(texts), "tokens": sum(map(len, bench.tokens("retail", SETS["retail"])[1]))}
     for name, some in (("job_sixteen", texts[:16]), ("job_auto", texts)):
         found[name] = bench.job("retail", some, "auto")[0]
     batch = min(
@@ -330,7 +336,7 @@ def memory(bench: Bench) -> dict[str, Any]:
     home, start, found = WORK / "tables/memory", 2 * HEAP_STEP, {}
     tables, texts = settings(home, "retail"), bench.texts["retail"]
     bench.fill(tables, texts[:300])
-    run_step("encode", tables)  # chooses how to encode: the candidates' models would be part of the peak
+    run_step("encode", tables)  # chooses how to encode: its candidates' models would be part of the peak
     for name, some in (("one", texts), ("ten", [f"{n} {text}" for n in range(10) for text in texts])):
         found[name] = smallest_heap(
             start,
