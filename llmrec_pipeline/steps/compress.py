@@ -18,9 +18,7 @@ def compress(run: Run, *, kind: Kind, out: str, layers: int | None = None, dimen
     check_root(out, "--out", run.settings.pipeline.paths.allowed_roots)
     with run.stage("read"):
         texts_of_items = run.read("texts")
-        if run.warehouse.exists(
-            "user_profiles"
-        ):  # there may be more users than items, and what they are like is no language of items
+        if run.warehouse.exists("user_profiles"):  # lines about users, of whom there may be more than items
             texts_of_items = texts_of_items.join(run.read("user_profiles").select("text_hash"), on="text_hash", how="left_anti")
         drawn = texts_of_items.orderBy(F.xxhash64("text_hash", F.lit(seed)), "text_hash").limit(compressing.TEXTS)
         texts = drawn.select("text").toArrow()["text"].to_pylist()
