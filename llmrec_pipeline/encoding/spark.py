@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 ROWS_OUT = 1_000  # rows of an Arrow batch given back to Spark: 1.5 MB at 384 dimensions
-ROWS_AT_ONCE = 2_000  # rows whose vectors a worker holds; Spark gives up to 10,000, which took 100 MB of vectors and copies
 
 TOKENS = pa.schema(
     [
@@ -235,9 +234,11 @@ def _tokenise_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batch
 
 
 def _encode_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batches) -> Batches:
-    """A GPU computes the next rows while these ones' vectors go back to Spark."""
+    """A GPU computes the next Arrow batch while this one's vectors go back to Spark."""
     device, before = task_device(), None
-    for batch in _parts(batches, ROWS_AT_ONCE):
+    for batch in batches:
+        if not batch.num_rows:
+            continue
         encoder = loaded_encoder(spec, config, device)
         peak = matmul_peak(spec.precision, device, task_threads()) if work_of(encoder.spec) else None
         tokens = Tokens.from_arrow(batch["ids"])
@@ -249,12 +250,6 @@ def _encode_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batches
         before = now
     if before:
         yield from _vectors(*before)
-
-
-def _parts(batches: Batches, rows: int) -> Batches:
-    for batch in batches:
-        for start in range(0, batch.num_rows, rows):
-            yield batch.slice(start, rows)
 
 
 def _vectors(hashes: pa.Array, tokens: Tokens, launched: Launched, seconds: float, peak: float | None) -> Batches:
