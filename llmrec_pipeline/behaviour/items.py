@@ -161,3 +161,9 @@ def with_validity(items: DataFrame) -> DataFrame:
     first = F.row_number().over(window) == 1
     since = F.when(first, F.lit("0001-01-01").cast("date")).otherwise(F.col("valid_from"))
     return items.withColumns({"valid_to": F.lead("valid_from").over(window), "_since": since})
+
+
+def valid_on(date: Column, described: str) -> Column:
+    """Whether a row of `with_validity`, under this alias, describes its item on a date."""
+    until = F.col(f"{described}.valid_to")
+    return (date >= F.col(f"{described}._since")) & (until.isNull() | (date < until))

@@ -15,8 +15,8 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.items import with_validity
-from llmrec_pipeline.behaviour.values import hash128
+from llmrec_pipeline.behaviour.items import valid_on, with_validity
+from llmrec_pipeline.behaviour.sequences import PROFILED, text_hash
 from llmrec_pipeline.config import DomainConfig
 
 FIRST = 16  # behaviours at which the first snapshot is due; the later ones are due at its doubles
@@ -69,15 +69,14 @@ def snapshots(sequences: DataFrame, texts: DataFrame, items: DataFrame, domain: 
     fields = {name: F.col("steps")[name] for name in ("step", "item_id", "text_hash")}
     told = sequences.withColumns(fields).select("user_id", "event_date", F.posexplode(F.arrays_zip(*fields)).alias("place", "of"))
     behaviours = told.select("user_id", "event_date", "place", *[F.col("of")[name].alias(name) for name in fields])
-    known = with_validity(items).select("item_id", "_since", "valid_to", "category", "brand")
+    known = with_validity(items).select("item_id", "_since", "valid_to", *PROFILED)
     b, i = behaviours.alias("b"), known.alias("i")
-    date = F.col("b.event_date")
-    valid = (date >= F.col("i._since")) & (F.col("i.valid_to").isNull() | (date < F.col("i.valid_to")))
-    rows = b.join(i, on=(F.col("b.item_id") == F.col("i.item_id")) & valid, how="left").select("b.*", "i.category", "i.brand")
+    match = (F.col("b.item_id") == F.col("i.item_id")) & valid_on(F.col("b.event_date"), "i")
+    rows = b.join(i, on=match, how="left").select("b.*", *[f"i.{name}" for name in PROFILED])
     said = rows.join(texts.select("text_hash", "text"), on="text_hash", how="left").drop("text_hash", "item_id")
     ordered = said.repartition("user_id").sortWithinPartitions("user_id", "event_date", "place")
     made = ordered.mapInArrow(partial(_in_batches, room=CHARACTERS.get(domain.language, ELSEWHERE)), SNAPSHOT_TYPE)
-    return made.withColumn("text_hash", F.when(F.col("text").isNotNull(), hash128(F.lit(domain.language), F.col("text"))))
+    return made.withColumn("text_hash", text_hash(domain))
 
 
 def _in_batches(batches: Iterable[pa.RecordBatch], room: int) -> Iterator[pa.RecordBatch]:
@@ -110,7 +109,7 @@ class _Profile:
 
     def __init__(self) -> None:
         self.behaviours = 0
-        self._named: dict[str, Counter[str]] = {"category": Counter(), "brand": Counter()}
+        self._named: dict[str, Counter[str]] = {name: Counter() for name in PROFILED}
         self._latest: deque[str] = deque(maxlen=LATEST)
 
     def add(self, behaviour: Row) -> None:

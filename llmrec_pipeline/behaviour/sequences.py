@@ -5,7 +5,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.items import price_band, with_validity
+from llmrec_pipeline.behaviour.items import price_band, valid_on, with_validity
 from llmrec_pipeline.behaviour.templates import FIELDS, render
 from llmrec_pipeline.behaviour.values import clean_text, hash128
 from llmrec_pipeline.config import DomainConfig
@@ -29,13 +29,13 @@ def item_texts(items: DataFrame, events: DataFrame, domain: DomainConfig, profil
         rows = valid if kind.needs_item else valid.join(met, on="item_id", how="left_semi")
         text = render(kind.template[domain.language], domain.max_text_chars).alias("text")
         parts.append(rows.select("item_id", "_since", "valid_to", F.lit(name).alias("event_type"), text, *profiled))
-    return reduce(DataFrame.unionByName, parts).withColumn("text_hash", _text_hash(domain))
+    return reduce(DataFrame.unionByName, parts).withColumn("text_hash", text_hash(domain))
 
 
 def own_texts(events: DataFrame, domain: DomainConfig) -> DataFrame:
     """Text and text_hash of each of a user's behaviours without item."""
     context = events.filter(F.col("user_id").isNotNull() & F.col("item_id").isNull())
-    return context.select(_own_text(domain).alias("text")).withColumn("text_hash", _text_hash(domain))
+    return context.select(_own_text(domain).alias("text")).withColumn("text_hash", text_hash(domain))
 
 
 def _own_text(domain: DomainConfig) -> Column:
@@ -50,12 +50,13 @@ def _own_text(domain: DomainConfig) -> Column:
     return F.when(F.col("item_id").isNull(), F.coalesce(*of_type))
 
 
-def _text_hash(domain: DomainConfig) -> Column:
+def text_hash(domain: DomainConfig) -> Column:
+    """Of the column `text`; null where there is none."""
     return F.when(F.col("text").isNotNull(), hash128(F.lit(domain.language), F.col("text")))
 
 
 def distinct_texts(described: DataFrame, domain: DomainConfig) -> DataFrame:
-    """Rows of `texts` for the sentences of `item_texts` or `own_texts`."""
+    """Rows of `texts` for those of `item_texts`, `own_texts` or profiles (columns text and text_hash)."""
     rows = described.filter(F.col("text").isNotNull()).select("text_hash", "text").distinct()
     return rows.withColumn("language", F.lit(domain.language)).select(*TEXTS.column_names)
 
@@ -66,14 +67,13 @@ def with_texts(events: DataFrame, described: DataFrame, domain: DomainConfig) ->
     This takes in PROFILED where `described` has it: all that profile texts are made of.
     """
     e, d = events.alias("e"), described.alias("d")
-    date = F.col("e.event_date")
-    valid = (date >= F.col("d._since")) & (F.col("d.valid_to").isNull() | (date < F.col("d.valid_to")))
-    match = (F.col("e.item_id") == F.col("d.item_id")) & (F.col("e.event_type") == F.col("d.event_type")) & valid
+    of_type = (F.col("e.item_id") == F.col("d.item_id")) & (F.col("e.event_type") == F.col("d.event_type"))
+    match = of_type & valid_on(F.col("e.event_date"), "d")
     profiled = [name for name in PROFILED if name in described.columns]
     textual = e.join(d, on=match, how="left").select("e.*", "d.text", "d.text_hash", *[f"d.{name}" for name in profiled])
     if domain.itemless:
         said = textual.withColumn("text", F.coalesce("text", _own_text(domain)))
-        textual = said.withColumn("text_hash", F.coalesce("text_hash", _text_hash(domain)))
+        textual = said.withColumn("text_hash", F.coalesce("text_hash", text_hash(domain)))
     more = [F.coalesce(name, F.lit("")) for name in profiled]
     return textual.withColumn("fingerprint", F.xxhash64("event_id", "text_hash", *more)).drop(*profiled)
 

@@ -12,7 +12,7 @@ from llmrec_pipeline.behaviour.sequences import (
     user_sequences,
     with_texts,
 )
-from llmrec_pipeline.tables import TEXTS, USER_PROFILES
+from llmrec_pipeline.tables import USER_PROFILES
 from llmrec_pipeline.tracking import Run
 from llmrec_pipeline.warehouse import in_range, kept
 
@@ -87,6 +87,5 @@ def _write_profiles(run: Run, items: DataFrame) -> None:
     whole = sequences.join(changed.filter(~F.col(GONE)).select("user_id").distinct(), on="user_id", how="left_semi")
     made = snapshots(whole, warehouse.read("texts"), items, domain)
     rows, _ = kept(changed.join(made, on=["user_id", "renewal"], how="left"))
-    said = rows.filter("text IS NOT NULL").select("text_hash", "text").distinct().withColumn("language", F.lit(domain.language))
-    run.counts["texts_new"] += warehouse.insert_new("texts", said.select(*TEXTS.column_names))
+    run.counts["texts_new"] += warehouse.insert_new("texts", distinct_texts(rows, domain))
     warehouse.upsert("user_profiles", rows.select(*USER_PROFILES.column_names, GONE), delete=GONE)
