@@ -11,8 +11,8 @@ users       Online Retail II's texts by what a Spark user would write from the d
             Runtime used directly.
 memory      the smallest heap under which the job ends, of Online Retail II's texts and of ten times as many.
 
-Start-up apart means: session, first Delta operation, and model load and compile in each worker; a job on sixteen texts goes before
-each timed one.
+Start-up apart means: session, first Delta operation, and model load and compile in each worker; a job on 400 texts, of which each
+worker has tasks, goes before each timed one.
 """
 
 import json
@@ -74,6 +74,7 @@ SETS = {"retail": 10**9, "grocery": 400_000, "heavy": 400_000}  # tokens at most
 LENGTHS = {"heavy": ("encoder.max_length=256",)}  # elsewhere no text is as long as the default
 LONG_SECONDS = 65  # of the kernel, by its rate on RATED_TOKENS
 RATED_TOKENS = 100_000
+WARMING = 400  # texts of the job before a timed one: tasks for each worker
 SAMPLE = 300  # texts that an encoder is chosen on
 COPIES = 60  # of retail's texts, each with a number before it, for a set that is long enough on a fast processor
 INCREMENT_TOKENS = 400_000  # of what is known at the start and of all that is added
@@ -136,7 +137,7 @@ class Bench:
         """Seconds of the encode job on these texts alone, its encoder as in the warehouse of the set, and its run."""
         home = WORK / "tables" / name
         tables = settings(home, "retail", how, LENGTHS.get(name, ()))
-        self.fill(tables, texts[:16])
+        self.fill(tables, self.texts["retail"][:WARMING])
         run_step("encode", tables)  # loads the model in each worker, under the choice that stands
         self.fill(tables, texts)
         began = time.perf_counter()

@@ -5,6 +5,8 @@ Example:
     vectors = encode(balance(tokens, tasks), spec, config)
 """
 
+import atexit
+import gc
 import os
 import re
 import time
@@ -138,11 +140,20 @@ def loaded_encoder(spec: EncoderSpec, config: EncoderConfig, device: str) -> Enc
         ModelError: the worker's files are not those of `spec`.
     """
     if any(encoder.spec.encoder_id != spec.encoder_id for encoder in _encoders.values()):
+        gc.unfreeze()
         _encoders.clear()
     if device not in _encoders:
         _encoders[device] = Encoder(_verified(spec, config), device, threads=task_threads())
+        _keep()
     _encoders[device].set_budget(config.token_budget)
     return _encoders[device]
+
+
+def _keep() -> None:
+    """Leaves what the worker has loaded out of garbage collection: Spark collects after each task, .1 s with a model and its libraries."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # libraries that are left uncollected at an orderly end complain of leaks
 
 
 def task_device() -> str:

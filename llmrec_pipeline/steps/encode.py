@@ -20,7 +20,7 @@ from llmrec_pipeline.warehouse import only_row
 log = logging.getLogger("llmrec")
 TABLES = ("encoders", "text_embeddings", "quarantine")
 TASKS_PER_CORE = 4  # enough for the progress bar to move and for unequal cores to even out
-TOKENS_PER_TASK = 500_000  # at most: what a lost executor loses
+TOKENS_PER_TASK = (1_000, 500_000)  # less is done before another task has begun; more is much to lose with an executor
 JUDGED_FROM = 100  # new texts: fewer do not tell which language a domain writes
 
 
@@ -75,8 +75,8 @@ def _tokenise(run: Run, spec: EncoderSpec, new: DataFrame) -> DataFrame:
 def _encode(run: Run, spec: EncoderSpec, tokens: DataFrame) -> None:
     """Writes vectors as they are computed, and kept for a commit that has to be tried again; observes what the stage did."""
     counts = run.counts
-    wanted = max(TASKS_PER_CORE * run.spark.sparkContext.defaultParallelism, math.ceil(counts["tokens"] / TOKENS_PER_TASK))
-    tasks = min(wanted, counts["texts_new"])
+    most, fewest = (math.ceil(max(1, counts["tokens"]) / size) for size in TOKENS_PER_TASK)
+    tasks = min(most, max(fewest, TASKS_PER_CORE * run.spark.sparkContext.defaultParallelism), counts["texts_new"])
     done = Observation()
     sums = [F.sum(name).alias(name) for name in ("tokens", "padding", "seconds")]
     sums += [

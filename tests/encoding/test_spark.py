@@ -1,3 +1,4 @@
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -151,13 +152,14 @@ def test_one_worker_loads_the_model_once_for_all_its_tasks_and_jobs(spark: Spark
 
     def encode_then_tell(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = sum(batch.num_rows for batch in executors.encode_batches(spec, CONFIG)(batches))
-        total = executors.loaded_encoder(spec, CONFIG, "cpu").totals.texts
-        yield pa.RecordBatch.from_pylist([{"worker": os.getpid(), "rows": rows, "total": total}])
+        total, kept = executors.loaded_encoder(spec, CONFIG, "cpu").totals.texts, gc.get_freeze_count()
+        yield pa.RecordBatch.from_pylist([{"worker": os.getpid(), "rows": rows, "total": total, "kept": kept}])
 
     told = []
     for _ in range(2):
-        told += tokens.mapInArrow(encode_then_tell, "worker long, rows long, total long").collect()
+        told += tokens.mapInArrow(encode_then_tell, "worker long, rows long, total long, kept long").collect()
     assert sum(row.rows for row in told) == 24
+    assert min(row.kept for row in told) > 10_000, "Spark's collection after each task goes through all that the model brought"
     for worker in {row.worker for row in told}:
         own = [row for row in told if row.worker == worker]
         assert max(row.total for row in own) >= sum(row.rows for row in own)

@@ -151,6 +151,7 @@ def test_a_text_without_a_vector_is_quarantined_once_and_the_run_tells_all(
         ("encode", run.versions["encoder_id"], "it has no tokens", "\u200b"),
         ("encode", run.versions["encoder_id"], "it is blank", " "),
     ]
+    assert len(warehouse.read("text_embeddings").inputFiles()) == 1  # few tokens are one task's, and one file
     versions = {name: warehouse.version(name) for name in ("encoders", "text_embeddings", "quarantine")}
     assert run_job("encode", settings).counts["texts_new"] == 0
     assert versions == {name: warehouse.version(name) for name in versions}
@@ -158,6 +159,12 @@ def test_a_text_without_a_vector_is_quarantined_once_and_the_run_tells_all(
     with_vector = warehouse.read("text_embeddings")
     without = warehouse.read("texts").join(with_vector, on="text_hash", how="left_anti").select("text_hash").toArrow()
     assert (len(without), not_encoded(run, without, run.versions["encoder_id"])) == (3, 1)
+
+
+def test_where_no_new_text_has_tokens_all_are_quarantined(run_job, settings: Settings, write: Write) -> None:
+    write(" ", "\u200b")
+    counts = run_job("encode", settings).counts
+    assert (counts["tokens"], counts["texts_encoded"], counts["quarantined"]) == (0, 0, 2)
 
 
 def test_a_language_that_the_encoder_does_not_know_is_refused_with_a_text(
