@@ -254,9 +254,9 @@ class Warehouse:
     def _replace(self, name: str, rows: DataFrame) -> int:
         """Replaces a table that is being rebuilt; the new mapping is noted last, so that a killed rebuild is asked for again."""
         self.overwrite(name, rows)
-        self.rebuilding.discard(name)
         if TABLES[name].mapped:
             self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` SET TBLPROPERTIES ('llmrec.mapping' = '{self.mapping_hash}')")
+        self.rebuilding.discard(name)  # last: what fails before is tried again as a whole
         return self.read(name).count()
 
     @retry_conflicts

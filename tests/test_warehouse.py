@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from delta.exceptions import ConcurrentWriteException
 from pyspark.sql import SparkSession
 
 from llmrec_pipeline.config import Settings
@@ -46,6 +47,27 @@ def test_writers_at_once_insert_each_key_once(spark: SparkSession, tmp_path: Pat
     version = warehouse.version("texts")
     assert insert(0) == 0
     assert warehouse.version("texts") == version
+
+
+def test_a_rebuild_that_another_writer_overtakes_is_tried_again_as_a_whole(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Warehouse(spark, str(tmp_path), "shop", "mapping")
+    before.create(["texts"])
+    before.insert_new("texts", spark.createDataFrame([("1", "old", "en")], before.schema("texts")))
+    warehouse, sql, overtaken = Warehouse(spark, str(tmp_path), "shop", "another", {"texts"}), type(spark).sql, []
+
+    def overtaken_once(session: SparkSession, text: str, *more: Any, **named: Any) -> Any:
+        if "llmrec.mapping" in text and not overtaken:
+            overtaken.append(text)
+            raise ConcurrentWriteException("another commit came first")
+        return sql(session, text, *more, **named)
+
+    monkeypatch.setattr(type(spark), "sql", overtaken_once)
+    assert warehouse.insert_new("texts", spark.createDataFrame([("2", "new", "en")], warehouse.schema("texts"))) == 1
+    assert len(overtaken) == 1
+    Warehouse(spark, str(tmp_path), "shop", "another").create(["texts"])  # the new mapping is noted
+    assert [row["text"] for row in warehouse.read("texts").collect()] == ["new"]
 
 
 def files(folder: Path) -> dict[str, int]:

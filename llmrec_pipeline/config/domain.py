@@ -1,11 +1,11 @@
 """What one domain's data means: `conf/domains/<name>.yaml`."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from llmrec_pipeline.config.section import NonNegative, Section
+from llmrec_pipeline.config.section import Ascending, NonNegative, Section
 from llmrec_pipeline.config.source import FilesConfig, SourceConfig
 from llmrec_pipeline.errors import nearest
 
@@ -18,6 +18,12 @@ def is_naive(time_format: str) -> bool:
     """True where times of this format name no zone."""
     unquoted = "".join(time_format.split("'")[::2])
     return time_format not in EPOCHS and not set(unquoted) & ZONED_LETTERS
+
+
+def _spellings(time_format: str) -> list[str]:
+    """What a time may look like: the format without its optional parts, unless there is nothing else, and with each of them."""
+    always = re.sub(r"\[.*?\]", "", time_format)
+    return [*([always] if always.strip() else []), *(always + part for part in re.findall(r"\[(.*?)\]", time_format))]
 
 
 class ListConfig(Section):
@@ -60,7 +66,9 @@ class ItemsConfig(Section):
 
     source: FilesConfig | None = Field(None, description="the catalogue's file; absent: derived from the log (DESIGN 1.2)")
     columns: dict[str, str] = Field(default_factory=dict, description="catalogue field -> Spark SQL over raw columns")
-    price_edges: tuple[float, ...] = Field((), description="upper edges of price bands, ascending; empty: the 1-2-5 series")
+    price_edges: Annotated[tuple[float, ...], Ascending] = Field(
+        (), description="upper edges of price bands, ascending; empty: the 1-2-5 series"
+    )
 
 
 class DomainConfig(Section):
@@ -140,7 +148,7 @@ class DomainConfig(Section):
                 f"items.columns names {unread}, but items has no source: items of the log take both from its own columns; leave them out"
             )
         for pattern in self.time_formats:
-            if "[" in pattern and is_naive(re.sub(r"\[.*?\]", "", pattern)) != is_naive(pattern):
+            if len({is_naive(spelling) for spelling in _spellings(pattern)}) > 1:
                 raise ValueError(
                     f"time_formats: {pattern!r} leaves open whether a time has a zone; declare the pattern of the column, with or without"
                 )
@@ -161,7 +169,13 @@ class DomainConfig(Section):
                 )
         if self.step_by == "step_key" and "step_key" not in self.columns:
             raise ValueError("step_by is step_key, but columns has no step_key")
+        spelt: dict[str, str] = {}
         for name, kind in self.event_types.items():
+            for alias in (name, *kind.aliases):
+                if spelt.setdefault(alias.lower(), name) != name:
+                    raise ValueError(
+                        f"event types {spelt[alias.lower()]!r} and {name!r} are both spelt {alias!r} (case never matters); leave it to one of them"
+                    )
             if self.language not in kind.template:
                 raise ValueError(f"event type {name!r} has no template in {self.language!r}; it has {sorted(kind.template)}")
             if kind.cancels is not None and kind.cancels not in self.event_types:

@@ -1,11 +1,11 @@
 """How to run: `conf/pipeline.yaml`."""
 
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from llmrec_pipeline.config.section import NonNegative, Section, Share
+from llmrec_pipeline.config.section import Ascending, NonNegative, Section, Share
 
 BackendName = Literal["torch", "openvino", "openvino_unfused"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
@@ -210,7 +210,7 @@ class JointConfig(Section):
     temperature: tuple[PositiveFloat, ...] = Field(
         (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0), min_length=1, description="theta, temperature of y; moves no order"
     )
-    history_edges: tuple[PositiveInt, ...] = Field(
+    history_edges: Annotated[tuple[PositiveInt, ...], Ascending] = Field(
         (2, 5, 15), description="steps; cf_weight is fitted per bucket of history length"
     )
     bucket_users: PositiveInt = Field(
@@ -305,6 +305,12 @@ class PipelineConfig(Section):
     promotion: PromotionConfig = PromotionConfig()
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()
+
+    @field_validator("day", mode="before")
+    @classmethod
+    def _as_spelt(cls, day: object) -> object:
+        """YAML reads an unquoted date as one."""
+        return day.isoformat() if isinstance(day, date) else day
 
     @field_validator("day")
     @classmethod

@@ -303,6 +303,16 @@ def test_a_row_that_is_lost_on_its_way_to_the_table_fails_the_job(
         ({"items": {"columns": {"price": "item"}}}, ConfigError, r"items.columns names \['price'\], but items has no source"),
         ({"time_formats": ["yyyy-MM-dd HH:mm:ss[XXX]"]}, ConfigError, "leaves open whether a time has a zone"),
         ({"reapeats": True}, ConfigError, "unknown key 'reapeats'; did you mean 'repeats'"),
+        (
+            {"items": {"price_edges": [5, 2]}},
+            ConfigError,
+            r"price_edges = \[5, 2\]: .*expected ascending numbers, each once: \[2.0, 5.0\]",
+        ),
+        (
+            {"event_types": BUY | {"View": BUY["buy"] | {"aliases": ["BUY"]}}},
+            ConfigError,
+            "'buy' and 'View' are both spelt 'BUY'",
+        ),
     ],
 )
 def test_what_the_user_can_mend_is_said_in_one_line(
@@ -369,6 +379,25 @@ def test_a_file_without_any_record_stops_nothing(tmp_path: Path, make_settings: 
     (tmp_path / "logs/b.csv").write_bytes(b"\xef\xbb\xbf\n")
     run = run_job("ingest", make_settings(domain(tmp_path / "logs", PLAIN)))
     assert fates(run) == (1, 1, 0, 0)
+
+
+def test_times_of_several_formats_that_all_name_a_zone_are_read(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    times = ["2024-11-01 10:00:00+01:00", "02/11/2024 10:00:00+00:00", "2024-11-03 10:00:00"]
+    file = write(tmp_path / "log.csv", "user,item,time,action", *[f"u1,i{n},{time},buy" for n, time in enumerate(times)])
+    formats = ["[yyyy-MM-dd HH:mm:ssXXX][dd/MM/yyyy HH:mm:ssXXX]"]
+    run = run_job("ingest", make_settings(domain(file, PLAIN, time_formats=formats)))
+    rows = run.warehouse.read("events").selectExpr("CAST(event_time AS string) AS time").orderBy("time").collect()
+    assert [row["time"] for row in rows] == ["2024-11-01 09:00:00", "2024-11-02 10:00:00"]
+    assert reasons(run) == {"unparseable time": 1}
+
+
+def test_a_date_that_yaml_reads_as_one_is_a_day_and_what_is_no_yaml_is_told_in_one_line(
+    tmp_path: Path, make_settings: Make
+) -> None:
+    described = domain(tmp_path / "none.csv", PLAIN)
+    assert make_settings(described, "day=2011-11-30").pipeline.day == "2011-11-30"
+    with pytest.raises(ConfigError, match=r"^--set 'interest.max_epochs=\[3': the value is not valid YAML: .*$"):
+        make_settings(described, "interest.max_epochs=[3")
 
 
 def test_a_day_that_no_calendar_has_is_refused_before_anything_is_read(tmp_path: Path, make_settings: Make) -> None:
