@@ -299,9 +299,9 @@ def student(bench: Bench) -> dict[str, Any]:
 
 
 def users(bench: Bench) -> dict[str, Any]:
-    """Seconds of all texts and of sixteen, after sixteen before them; a library's batch size is its best on a sample.
+    """Seconds of all texts and of sixteen, with a warm session and, in the job, warm workers; a library's batch size is its best on a sample.
 
-    What sixteen take beyond the job's sixteen is start-up: each task loads the model.
+    What sixteen take in others' code beyond the job's sixteen is start-up: each of their tasks loads the model.
     """
     texts, spec, home = bench.texts["retail"], bench.spec("retail", "fp32"), WORK / "tables/users"
     tables = settings(home, "retail")

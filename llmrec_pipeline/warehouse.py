@@ -16,6 +16,7 @@ from delta.exceptions import (
     ConcurrentDeleteDeleteException,
     ConcurrentDeleteReadException,
     ConcurrentWriteException,
+    MetadataChangedException,
     ProtocolChangedException,
 )
 from delta.tables import DeltaTable
@@ -31,11 +32,10 @@ from llmrec_pipeline.tables import TABLES, Table
 
 PATIENCE_SECONDS = 3
 CONFLICTS = (ConcurrentAppendException, ConcurrentDeleteDeleteException, ConcurrentDeleteReadException, ConcurrentWriteException)
-retry_conflicts = retry(
-    retry=retry_if_exception_type(CONFLICTS),
-    stop=stop_after_attempt(8),
-    wait=wait_random_exponential(multiplier=0.2, max=10),
-    reraise=True,
+ATTEMPTS, PAUSE = stop_after_attempt(8), wait_random_exponential(multiplier=0.2, max=10)
+retry_conflicts = retry(retry=retry_if_exception_type(CONFLICTS), stop=ATTEMPTS, wait=PAUSE, reraise=True)
+retry_rebuild = retry(
+    retry=retry_if_exception_type((*CONFLICTS, MetadataChangedException)), stop=ATTEMPTS, wait=PAUSE, reraise=True
 )
 CHANGING = ("WRITE", "MERGE", "DELETE", "UPDATE", "CREATE TABLE AS SELECT", "REPLACE TABLE AS SELECT", "RESTORE")
 
@@ -251,12 +251,13 @@ class Warehouse:
         metrics = merge.whenMatchedUpdate(update_if, set=values).whenNotMatchedInsert(condition, values=values).execute()
         return int(only_row(metrics)["num_inserted_rows"])
 
+    @retry_rebuild
     def _replace(self, name: str, rows: DataFrame) -> int:
         """Replaces a table that is being rebuilt; the new mapping is noted last, so that a killed rebuild is asked for again."""
         self.overwrite(name, rows)
         if TABLES[name].mapped:
             self.spark.sql(f"ALTER TABLE delta.`{self.path(name)}` SET TBLPROPERTIES ('llmrec.mapping' = '{self.mapping_hash}')")
-        self.rebuilding.discard(name)  # last: what fails before is tried again as a whole
+        self.rebuilding.discard(name)  # last: where another rebuild came first, all of it is tried again
         return self.read(name).count()
 
     @retry_conflicts

@@ -1,6 +1,7 @@
 """Imports point one way, documents are current, every default has its reason (DESIGN 5)."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,16 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
 def test_a_term_that_compares_an_updates_users_wants_them_in_one_process(weight: str) -> None:
     with pytest.raises(ConfigError, match=r"which 2 processes share; set interest.processes=1, or both weights to 0"):
         load_settings(ROOT / "conf/pipeline.yaml", "retail", ("interest.processes=2", f"interest.{weight}=0.1"))
+
+
+def test_what_is_written_without_a_dictionary_is_a_column() -> None:
+    """Parquet ignores a setting for a column that nobody has."""
+    columns = [column for table in TABLES.values() for column in table.columns]
+    known = {f"{column.name}.list.element" if column.type.startswith("array<") else column.name for column in columns}
+    settings = (ROOT / "conf/spark/spark-defaults.conf").read_text()
+    named = re.findall(r"^spark\.hadoop\.parquet\.enable\.dictionary#(\S+) +false$", settings, flags=re.M)
+    assert len(named) == settings.count("enable.dictionary#") > 0
+    assert set(named) <= known
 
 
 def test_every_setting_says_what_it_is_for() -> None:

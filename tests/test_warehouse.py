@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from delta.exceptions import ConcurrentWriteException
+from delta.exceptions import MetadataChangedException
 from pyspark.sql import SparkSession
 
 from llmrec_pipeline.config import Settings
@@ -49,7 +49,7 @@ def test_writers_at_once_insert_each_key_once(spark: SparkSession, tmp_path: Pat
     assert warehouse.version("texts") == version
 
 
-def test_a_rebuild_that_another_writer_overtakes_is_tried_again_as_a_whole(
+def test_a_rebuild_that_another_one_overtakes_is_tried_again_as_a_whole(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Warehouse(spark, str(tmp_path), "shop", "mapping")
@@ -60,7 +60,7 @@ def test_a_rebuild_that_another_writer_overtakes_is_tried_again_as_a_whole(
     def overtaken_once(session: SparkSession, text: str, *more: Any, **named: Any) -> Any:
         if "llmrec.mapping" in text and not overtaken:
             overtaken.append(text)
-            raise ConcurrentWriteException("another commit came first")
+            raise MetadataChangedException("another rebuild came first")
         return sql(session, text, *more, **named)
 
     monkeypatch.setattr(type(spark), "sql", overtaken_once)

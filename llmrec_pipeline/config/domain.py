@@ -21,9 +21,12 @@ def is_naive(time_format: str) -> bool:
 
 
 def _spellings(time_format: str) -> list[str]:
-    """What a time may look like: the format without its optional parts, unless there is nothing else, and with each of them."""
-    always = re.sub(r"\[.*?\]", "", time_format)
-    return [*([always] if always.strip() else []), *(always + part for part in re.findall(r"\[(.*?)\]", time_format))]
+    """The format, its literals left out, with and without each of its optional parts, which may hold others; not those that read nothing."""
+    unquoted = "".join(time_format.split("'")[::2])
+    part = re.search(r"\[([^\[\]]*)\]", unquoted)
+    if not part:
+        return [unquoted] if re.search("[A-Za-z]", unquoted) else []
+    return [spelt for kept in ("", part[1]) for spelt in _spellings(unquoted[: part.start()] + kept + unquoted[part.end() :])]
 
 
 class ListConfig(Section):

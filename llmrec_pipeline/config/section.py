@@ -1,13 +1,15 @@
 """What every section of the configuration shares: frozen, unknown keys refused."""
 
+from itertools import pairwise
+from math import inf
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def _ascending(edges: tuple[float, ...]) -> tuple[float, ...]:
-    if list(edges) != sorted(set(edges)):
-        raise ValueError(f"expected ascending numbers, each once: {sorted(set(edges))}")
+    if any(not low < high for low, high in pairwise((-inf, *edges))):
+        raise ValueError("expected ascending numbers, each once")
     return edges
 
 

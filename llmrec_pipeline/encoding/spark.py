@@ -70,6 +70,8 @@ Batches = Iterator[pa.RecordBatch]
 # what a Python worker keeps for as long as it lives, of one encoder_id
 _tokenizers: dict[str, Tokenizer] = {}  # encoder_id ->
 _encoders: dict[str, Encoder] = {}  # device ->
+# without Spark's daemon a process comes to an orderly end, where libraries complain of what is left uncollected
+atexit.register(gc.unfreeze)
 
 
 def tokenise(texts: "DataFrame", spec: EncoderSpec, config: EncoderConfig) -> "DataFrame":
@@ -142,6 +144,7 @@ def loaded_encoder(spec: EncoderSpec, config: EncoderConfig, device: str) -> Enc
     if any(encoder.spec.encoder_id != spec.encoder_id for encoder in _encoders.values()):
         gc.unfreeze()
         _encoders.clear()
+        gc.collect()  # before the next one is loaded
     if device not in _encoders:
         _encoders[device] = Encoder(_verified(spec, config), device, threads=task_threads())
         _keep()
@@ -153,7 +156,6 @@ def _keep() -> None:
     """Leaves what the worker has loaded out of garbage collection: Spark collects after each task, .1 s with a model and its libraries."""
     gc.collect()
     gc.freeze()
-    atexit.register(gc.unfreeze)  # libraries that are left uncollected at an orderly end complain of leaks
 
 
 def task_device() -> str:
@@ -226,8 +228,10 @@ def _tokenise_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batch
         if not batch.num_rows:
             continue
         if spec.encoder_id not in _tokenizers:
+            gc.unfreeze()
             _tokenizers.clear()
             _tokenizers[spec.encoder_id] = Tokenizer(_verified(spec, config))
+            _keep()
         found = _tokenizers[spec.encoder_id]([text or "" for text in batch["text"].to_pylist()])
         tokens = found.tokens
         ids = pa.ListArray.from_arrays(

@@ -20,7 +20,7 @@ from llmrec_pipeline.warehouse import only_row
 log = logging.getLogger("llmrec")
 TABLES = ("encoders", "text_embeddings", "quarantine")
 TASKS_PER_CORE = 4  # enough for the progress bar to move and for unequal cores to even out
-TOKENS_PER_TASK = (1_000, 500_000)  # less is done before another task has begun; more is much to lose with an executor
+TOKENS_PER_TASK = (1_000, 500_000)  # fewer are mostly done before another task has begun; more are much to lose with an executor
 JUDGED_FROM = 100  # new texts: fewer do not tell which language a domain writes
 
 

@@ -62,7 +62,7 @@ def killed_at(path, job: str, met: set[Point]) -> Point | None:
 
 
 def test_every_job_killed_around_every_commit_ends_in_the_tables_of_an_undisturbed_run(make_path) -> None:
-    killed, undisturbed = make_path("killed"), make_path("undisturbed")
+    killed, undisturbed = (make_path(name, "ecommerce", "interest.profile_texts=true") for name in ("killed", "undisturbed"))
     for job in STEPS:
         assert submit(undisturbed, job).wait(LIMIT) == 0
         met: set[Point] = set()
@@ -71,11 +71,13 @@ def test_every_job_killed_around_every_commit_ends_in_the_tables_of_an_undisturb
         print(f"{job}: killed {len(met)} times, at {sorted(met)}")
         assert {table for table, _ in met} >= {"job_runs"} | COMMITS[job]
     assert killed.contents() == undisturbed.contents()
+    profiles = [sorted(map(str, path.warehouse.read("user_profiles").collect())) for path in (killed, undisturbed)]
+    assert profiles[0] == profiles[1] != []
 
 
 COMMITS = {
     "ingest": {"events", "items"},
-    "textualise": {"texts", "user_sequences"},
+    "textualise": {"texts", "user_sequences", "user_profiles"},
     "encode": {"encoders", "text_embeddings"},
     "train": {"item_neighbours", "interest_states", "register"},
     "recommend": {"recommendations", "default_recommendations", "recommendation_log"},
