@@ -34,7 +34,7 @@ $(READY): constraints.txt setup.py conf/spark/spark-defaults.conf conf/spark/log
 demo: $(READY) ## the whole path on the shipped example: lists, metrics, three users
 	@$(ENVIRONMENT) $(VENV)/bin/python jobs/run_all.py
 
-test: $(READY) ## the whole test suite, in two processes of one Spark session each
+test: $(READY) ## the test suite but for the two below, in two processes of one Spark session each
 	@$(ENVIRONMENT) $(VENV)/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-faults: $(READY) ## kill -9 every job around every commit, then run it again (some half an hour)

@@ -58,8 +58,10 @@ EVENTS = Table(
         Column("event_type", "string", "one of the domain's event_types", True),
         Column("event_time", "timestamp", "instant, UTC", True),
         Column("event_date", "date", "date in the domain's zone", True),
-        Column("position", "int", "position in a list; null outside lists"),
-        Column("time_known", "boolean", "false: event_time is only an order", True),
+        Column("position", "int", "place in a list, or what the log gives as one; else null"),
+        Column(
+            "time_known", "boolean", "false: event_time is only an order, as of all elements of a list that become events", True
+        ),
         Column("step_key", "string", "what the user did at once shares it (per date)", True),
         Column("session_id", "string", "browsing session; null where the log has none"),
         Column("quantity", "double", "units; null where the log has none"),
@@ -80,7 +82,12 @@ QUARANTINE = Table(
     cluster_by=("stage",),
     writers=("ingest", "encode"),
     columns=(
-        Column("quarantine_id", "string", "hash of (stage, source, raw, its occurrence among equal ones of a delivery)", True),
+        Column(
+            "quarantine_id",
+            "string",
+            "hash of (stage, source, raw, its occurrence among equal ones of a delivery); encode: of (stage, encoder_id, text_hash)",
+            True,
+        ),
         Column("stage", "string", "ingest or encode", True),
         Column("source", "string", "source name, with .items for its catalogue; encode: encoder_id", True),
         Column("reason", "string", "why it could not be used", True),
@@ -118,16 +125,23 @@ ITEMS = Table(
     writers=("ingest",),
     columns=(
         Column("item_id", "string", "as spelt in the log", True),
-        Column("valid_from", "date", "first date that this row describes", True),
+        Column(
+            "valid_from", "date", "first date that this row describes; 1970-01-01: as the catalogue's file first told it", True
+        ),
         Column("title", "string", "null where nobody named it"),
         Column("summary", "string", "short text"),
         Column("description", "string", "long text"),
         Column("brand", "string", "maker"),
         Column("category", "string", "category"),
-        Column("price", "double", "median price of one unit on valid_from"),
+        Column("price", "double", "median price of one unit on valid_from; of a catalogue's file, what it says"),
         Column("price_band", "string", "fixed-edge band of `price`, such as 2-5"),
         Column("attributes", "map<string,string>", "further fields (written by a later version)"),
-        Column("first_seen", "date", "date of the item's first event, or of its listing", True),
+        Column(
+            "first_seen",
+            "date",
+            "date of the item's first event; 1970-01-01: a catalogue's file listed it before any event named it",
+            True,
+        ),
     ),
 )
 
@@ -348,7 +362,7 @@ EVALUATION = Table(
         ),
         Column("metric", "string", "hr, ndcg, recall, mrr, map, novelty, diversity, coverage, gini, calibration, weight", True),
         Column("k", "int", "cut-off; of calibration the decile of y", True),
-        Column("value", "double", "mean over users"),
+        Column("value", "double", "mean over users; of coverage, gini, calibration and weight, the figure of all"),
         Column("low", "double", "2.5% of the bootstrap over users; of a ratio the bound that was tested"),
         Column("high", "double", "97.5% of the bootstrap over users"),
         Column("n", "long", "users", True),

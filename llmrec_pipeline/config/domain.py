@@ -159,6 +159,10 @@ class DomainConfig(Section):
             raise ValueError("no event type has target: true; at least one must, or there is nothing to predict")
         if self.lists and self.source.redelivery == "replace":
             raise ValueError("source.redelivery is replace, but lists hold the behaviours; their elements can only be added")
+        if self.lists and "event_id" in self.columns:
+            raise ValueError(
+                "columns declares event_id, but lists hold the behaviours, whose elements have identities of their own; leave it out"
+            )
         if "event_id" in self.columns and self.source.redelivery == "replace":
             raise ValueError(
                 "source.redelivery is replace, but columns declares event_id, by which a corrected record is the known one; leave out one of them"

@@ -11,9 +11,20 @@ from llmrec_pipeline.steps.delivery import Delivery
 
 FILES, EXAMPLE_CHARS = 20, 100
 NEXT_STEP = {
+    "no time": "columns.event_time: name the column that always holds it, or coalesce several",
     "unparseable time": "declare time_formats",
+    "time in the future": "declare zone and time_formats; epoch_millis read as epoch_seconds lie far ahead",
+    "time before 1970": "source.missing: the spelling that stands for no time, such as 1900-01-01 00:00:00",
+    "no item": "needs_item: false on a type whose behaviours have none",
+    "no event id": "leave columns.event_id out where a record has none: all its fields are its identity then",
+    "no step key": "step_by: time or row where records name no basket",
     "unparseable price": "declare source.decimal and source.thousands, or the word in source.missing",
     "unparseable quantity": "declare source.decimal and source.thousands, or the word in source.missing",
+    "price out of range": "declare source.decimal and source.thousands",
+    "quantity out of range": "declare source.decimal and source.thousands",
+    "negative quantity": "columns: an event type of its own and abs(...) where a minus marks a return (conf/domains/retail.yaml)",
+    "negative price": "columns.price: abs(...) where a minus marks a return",
+    "non-positive price": "positive_price: false on a type that may be free",
     "unknown event type": "add the type to event_types, or to the aliases of one",
     "no user": "anonymous: keep counts such records for their items",
     "not utf-8": "declare source.charset",

@@ -1,5 +1,6 @@
 """Faults from the field: literal files in, literal events and quarantine out. Names, ids and figures are invented."""
 
+import io
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from rich.console import Console
 
 from llmrec_pipeline.config import Settings, is_naive
 from llmrec_pipeline.errors import ConfigError, ConservationError, InputError
@@ -302,6 +304,11 @@ def test_a_row_that_is_lost_on_its_way_to_the_table_fails_the_job(
         ({"step_by": "basket"}, ConfigError, "step_by = 'basket'"),
         ({"items": {"columns": {"price": "item"}}}, ConfigError, r"items.columns names \['price'\], but items has no source"),
         ({"time_formats": ["yyyy-MM-dd HH:mm:ss[XXX]"]}, ConfigError, "leaves open whether a time has a zone"),
+        (
+            {"columns": PLAIN | {"event_id": "line"}, "lists": {"history": {"values": "split(item, ' ')", "event_type": "buy"}}},
+            ConfigError,
+            "columns declares event_id, but lists hold the behaviours",
+        ),
         ({"reapeats": True}, ConfigError, "unknown key 'reapeats'; did you mean 'repeats'"),
         (
             {"items": {"price_edges": [5, 2]}},
@@ -372,6 +379,46 @@ def test_times_of_absurd_size_are_quarantined_and_end_nothing(tmp_path: Path, ma
     run = run_job("ingest", make_settings(domain(file, PLAIN, time_formats=["epoch_seconds"])))
     assert fates(run) == (4, 1, 0, 3)
     assert [row["item_id"] for row in run.warehouse.read("events").collect()] == ["i0"]
+
+
+def test_the_closing_table_says_what_may_help_against_each_reason(
+    tmp_path: Path, make_settings: Make, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = "line,user,item,time,action,basket,quantity,price"
+    good = dict(zip(header.split(","), ("1", "u1", "tea", "2024-11-01 10:00:00", "buy", "b1", "1", "2.5"), strict=True))
+    bad = {
+        "line": ("", "no event id"),
+        "user": ("", "no user"),
+        "item": ("", "no item"),
+        "time": ("", "no time"),
+        "action": ("stroll", "unknown event type"),
+        "basket": ("", "no step key"),
+        "quantity": ("-1", "negative quantity"),
+        "price": ("0", "non-positive price"),
+    }
+    more = {
+        "time": (
+            ("soon", "unparseable time"),
+            ("2999-01-01 10:00:00", "time in the future"),
+            ("1900-01-01 00:00:00", "time before 1970"),
+        ),
+        "quantity": (("two", "unparseable quantity"), ("1e300", "quantity out of range")),
+        "price": (("two", "unparseable price"), ("1e300", "price out of range")),
+    }
+    wrong = [(name, *one) for name, one in bad.items()] + [(name, *one) for name, several in more.items() for one in several]
+    rows = [",".join((good | {name: value}).values()) for name, value, _ in wrong]
+    file = write(tmp_path / "log.csv", header, ",".join(good.values()), *rows, "broken", 'u1,"unclosed,,,,,,')
+    columns = LINES | {"step_key": "basket", "quantity": "quantity", "price": "price"}
+    kinds = {"buy": BUY["buy"] | {"positive_price": True}}
+    told = io.StringIO()
+    monkeypatch.setattr(ingest_step, "console", Console(file=told, width=400))
+    run = run_job("ingest", make_settings(domain(file, columns, step_by="step_key") | {"event_types": kinds}))
+    found = {reason for *_, reason in wrong} | {"broken row", "unclosed quote"}
+    assert set(reasons(run)) == found
+    cells = [
+        [cell.strip() for cell in line.strip("│ ").split("│")] for line in told.getvalue().splitlines() if line.count("│") == 5
+    ]
+    assert {reason: bool(help_) for reason, _, _, help_ in cells} == dict.fromkeys(found, True)
 
 
 def test_a_file_without_any_record_stops_nothing(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
