@@ -164,7 +164,9 @@ class Bench:
 
 def main() -> int:
     """Measures what is missing, writes results/encode.json, prints it; 1 when a bar does not hold."""
-    raw, repeats = raw_repeats("encode", "conf/pipeline.yaml", "conf/domains/retail.yaml", "conf/domains/grocery.yaml")
+    raw, repeats = raw_repeats(
+        "encode", "conf/pipeline.yaml", "conf/domains/retail.yaml", "conf/domains/grocery.yaml", "conf/spark/spark-defaults.conf"
+    )
     newest = repeat_of_commit(repeats)
     logging.getLogger("py4j").setLevel(logging.ERROR)
     bench = Bench()
