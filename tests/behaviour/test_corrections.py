@@ -67,6 +67,23 @@ def test_a_corrected_day_replaces_itself_and_nothing_else(deliver: Callable[...,
     assert tables_of(deliver(RIGHT, "right")) == tables_of(again)
 
 
+def test_a_correction_whose_path_names_no_day_replaces_the_dates_that_it_has_events_of(
+    tmp_path: Path, make_settings: Make, run_job: RunJob, deliver: Callable[..., Run]
+) -> None:
+    deliver(FIRST, "undated", day="2024-01-01")
+    deliver(["u2,i3,Hat,2024-01-03 11:00:00"], "undated", day="2024-01-03")
+    before = deliver(WRONG, "undated")
+    corrected = tmp_path / "corrected.csv"
+    corrected.write_text("\n".join([HEADER, "u9,i1,Tea,2024-01-01 08:00:00", "u9,i2,Jam,2024-01-03 08:00:00", ""]))
+    settings = before.settings.domain.model_dump(mode="json", exclude_defaults=True)
+    settings["source"]["path"] = str(corrected)
+    run = run_job("ingest", make_settings(settings, f"warehouse={tmp_path / 'undated/tables'}"))
+    assert run.counts["events_replaced"] == 2
+    told = sorted((str(row.event_date), row.user_id, row.item_id) for row in run.warehouse.read("events").collect())
+    stands = [("2024-01-02", "u1", "i1"), ("2024-01-02", "u1", "i2"), ("2024-01-02", "u2", "i3")]
+    assert told == [("2024-01-01", "u9", "i1"), *stands, ("2024-01-03", "u9", "i2")]
+
+
 def test_without_the_word_of_the_domain_a_correction_is_added(deliver: Callable[..., Run]) -> None:
     deliver(WRONG, "added", redelivery="add")
     run = deliver(RIGHT, "added", redelivery="add")

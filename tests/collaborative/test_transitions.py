@@ -46,11 +46,11 @@ def test_only_steps_before_the_query_count() -> None:
 def test_shares_are_shrunk_and_the_largest_of_each_row_stay() -> None:
     found = transitions(THREE, LATER, [1.0], [True], 4)
     whole = transition_matrix(found, 4).toarray()
-    assert whole[0].tolist() == pytest.approx([0.0, 1 / (2 + SHRINKAGE), 2 / (2 + SHRINKAGE), 0.0])
+    assert whole[0].tolist() == pytest.approx([0.0, 1 / 7, 2 / 7, 0.0])
     assert whole[3].tolist() == [0.0] * 4
     cut = transition_matrix(found, 1).toarray()
-    assert cut[0].tolist() == pytest.approx([0.0, 0.0, 2 / (2 + SHRINKAGE), 0.0])
-    assert cut[1].tolist() == pytest.approx([1 / (2 + SHRINKAGE), 0.0, 0.0, 0.0])  # of equals the lowest column
+    assert cut[0].tolist() == pytest.approx([0.0, 0.0, 2 / 7, 0.0])
+    assert cut[1].tolist() == pytest.approx([1 / 7, 0.0, 0.0, 0.0])  # of equals the lowest column
 
 
 def test_what_stays_equals_a_sort_of_each_row() -> None:

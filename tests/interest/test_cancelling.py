@@ -13,7 +13,7 @@ from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.interest.cancelling import known_types
 from llmrec_pipeline.interest.data import Catalogue, Histories, Query
 from llmrec_pipeline.interest.examples import examples_of, targets_of
-from llmrec_pipeline.interest.own import OwnItems, advance_own, own_before_steps, own_counts
+from llmrec_pipeline.interest.own import ONE_STEP, OwnItems, advance_own, own_before_steps, own_counts
 
 LIVES = (4.0, 8.0)
 BOUGHT, RETURNED = 0, 1
@@ -63,6 +63,7 @@ def test_a_return_takes_back_one_of_two_purchases_by_half_of_each() -> None:
     )
     assert own.item.tolist() == [1]
     assert own.total.tolist() == [[1.0, 1.0]]
+    np.testing.assert_allclose(own.recent, [[(ONE_STEP**2 + ONE_STEP) / 2, 1.0]])
     np.testing.assert_allclose(own.decayed[0, BOUGHT], [(2**-3 + 2**-2) / 2, (2**-1.5 + 2**-1) / 2])
     np.testing.assert_allclose(own.decayed[0, RETURNED], [0.5, 2**-0.5])  # a return is also a behaviour of its own
 
@@ -102,6 +103,7 @@ def test_counts_equal_a_walk_through_each_history_wherever_it_is_cut(seed: int, 
         some = np.diff(part.step_offsets) > 0
         last[some] = part.step_time[part.step_offsets[1:][some] - 1]
     carried = state.as_of(last, query, ITEMS, LIVES)
+    np.testing.assert_allclose(carried.recent, whole.recent, atol=1e-9)
     plain = history_weights(histories, query, [1.0, 0.0], N_ITEMS, LIVES[0]).toarray()
     for user in range(3):
         expected = walked(histories, user, query)
@@ -126,6 +128,7 @@ def test_training_counts_before_each_step_what_serving_would_count_then(seed: in
         assert trained.item[mine].tolist() == served.item[theirs].tolist()
         assert trained.total[mine].tolist() == served.total[theirs].tolist()
         np.testing.assert_allclose(trained.decayed[mine], served.decayed[theirs], atol=1e-9)
+        np.testing.assert_allclose(trained.recent[mine], served.recent[theirs], atol=1e-9)
 
 
 def test_what_was_returned_stays_known_and_so_does_what_the_log_saw_returned_only() -> None:

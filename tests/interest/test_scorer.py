@@ -37,14 +37,14 @@ def scorer(make_model: Callable[..., InterestModel], catalogue: Catalogue, text:
     """As of day 165; item i5 is new."""
     model = make_model()
     rows = [np.array(values, dtype=np.int32) for values in ([0, 1, 2], [1, 2, 3])]
-    similar = Neighbours(*rows, np.array([0.5, 0.2, 0.3], dtype=np.float32))
+    similar, following = (Neighbours(*rows, np.array(w, dtype=np.float32)) for w in ([0.5, 0.2, 0.3], [0.1, 0.9, 0.6]))
     return Scorer(
         model=model,
         catalogue=catalogue,
         text_vectors=text,
         popularity=popularity_as_of(model, daily_of(HISTORIES), 165, N_ITEMS),
         neighbours=similar,
-        transitions=similar,
+        transitions=following,
         weights=JointWeights(1.0, 1.0, (0.3,), (), 1.2, 0.4),
         config=CollaborativeConfig(),
         domain=domain,

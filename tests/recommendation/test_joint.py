@@ -18,6 +18,7 @@ from llmrec_pipeline.recommendation import (
     log_softmax,
     standardise,
 )
+from llmrec_pipeline.recommendation.joint import mixed_similarity
 
 OUT = -np.inf
 # item 4 is masked for user 1; user 2 has neither co-occurrence nor own counts
@@ -129,6 +130,16 @@ def test_a_constant_similarity_is_uniform_and_changes_nothing(block: dict[str, n
         assert log_s[user, mask[user]] == pytest.approx(-math.log(mask[user].sum()), abs=1e-6)
     log_p = log_softmax(block["short"], mask)
     assert joint_log_y(log_p, log_s, np.ones(len(mask)), 1.0, mask)[mask] == pytest.approx(log_p[mask], abs=1e-5)
+
+
+def test_co_occurrence_and_transitions_are_mixed_by_their_z_scores_over_the_candidates() -> None:
+    mask = np.array([[True, True, True, False]])
+    similar, following = np.array([[1.0, 2.0, 3.0, 1e6]]), np.array([[30.0, 10.0, 20.0, -1e6]])
+    z = math.sqrt(3 / 2)  # of the z-scores -z, 0, z of three numbers at equal distances
+    found = mixed_similarity(similar, following, 0.25, mask)
+    assert found[mask] == pytest.approx([-0.75 * z + 0.25 * z, -0.25 * z, 0.75 * z], abs=1e-6)
+    assert mixed_similarity(similar, following, 0.0, mask) is similar
+    assert mixed_similarity(similar, following, 1.0, mask) is following
 
 
 @settings(max_examples=60, deadline=None)
