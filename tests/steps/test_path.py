@@ -1,5 +1,6 @@
 """The whole path on the click example: what must be true of the tables it leaves."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,13 +57,11 @@ def test_every_user_has_twenty_distinct_ranked_items(clicks) -> None:
     assert set(by_user["items"]) == {20}
     assert all(list(ranks) == list(range(1, 21)) for ranks in by_user["ranks"])
     assert by_user["item_id"].n_unique() > len(users) / 2  # many different lists
-    assert lists.null_count().select("title", "score", "log_p", "log_s", "list_id").row(0) == (
-        lists["title"].null_count(),
-        0,
-        0,
-        0,
-        0,
-    )
+    assert lists.null_count().select("score", "log_p", "log_s", "list_id").row(0) == (0, 0, 0, 0)
+    newest = read(clicks, "items").sort("valid_from").group_by("item_id", maintain_order=True).last()
+    named = lists.join(newest.select("item_id", expected="title"), on="item_id")
+    assert named.height == lists.height > named["title"].null_count()
+    assert named["title"].eq_missing(named["expected"]).all()
 
 
 def test_the_shares_add_up_to_the_score_and_order_the_list(clicks) -> None:
@@ -115,6 +114,12 @@ def test_a_second_run_changes_nothing_but_job_runs(clicks) -> None:
     assert again["train"].versions["head_version"] == first["train"]["head_version"]
     assert again["ingest"].counts["used"] == 0
     assert again["encode"].counts["texts_new"] == 0
+
+
+def test_what_shares_these_tables_stays_in_one_process(clicks, request: pytest.FixtureRequest) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("one process alone")
+    assert request.node.nodeid.endswith("@clicks")
 
 
 def test_no_job_leaves_its_scratch_files(clicks) -> None:
