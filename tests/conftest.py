@@ -49,9 +49,10 @@ def spark() -> Iterator[SparkSession]:
     """The shared session: settings from the environment's spark-defaults, made fit for tables of a few rows.
 
     Compiling code for them costs more than it saves; the tests of spark-submit run with Spark's own settings. (What the JVM compiles
-    of Spark fills 48 MB within minutes: it then discards and compiles again for ever; discarding alone took a quarter of the processor time.)
+    of Spark fills 48 MB within minutes: it then discards and compiles again for ever; discarding alone took a quarter of the processor time.
+    A page that a virtual machine touches for the first time costs 4 to 40 us on some hosts: large ones are few.)
     """
-    java = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC"
+    java = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC -XX:+UseTransparentHugePages"
     options = {"spark.driver.extraJavaOptions": java, "spark.driver.memory": "2g"}
     arguments = [part for name, value in options.items() for part in ("--conf", f"'{name}={value}'")]
     os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*arguments, "pyspark-shell"])

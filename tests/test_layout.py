@@ -69,7 +69,7 @@ def test_jobs_are_thin_and_import_the_command_line_alone() -> None:
 @pytest.mark.parametrize("job", ["ingest", "textualise", "encode", "train", "recommend", "evaluate", "compress", "run_all"])
 def test_help_needs_no_heavy_import(job: str) -> None:
     code = f"import sys, runpy; sys.argv = ['{job}', '--help']\ntry: runpy.run_path('jobs/{job}.py', run_name='__main__')\nexcept SystemExit as e: assert not e.code\nassert not {{'torch', 'pyspark', 'mlflow', 'numpy'}} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "--set" in done.stdout
 

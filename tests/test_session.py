@@ -31,7 +31,7 @@ def without_java(tmp_path: Path) -> dict[str, str]:
 def lines_of(environment: dict[str, str], *command: str) -> tuple[int, list[str]]:
     """Exit code, and all that is printed."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, timeout=60, check=False, **streams)
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, timeout=600, check=False, **streams)
     return done.returncode, done.stdout.splitlines()
 
 

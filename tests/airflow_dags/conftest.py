@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 DAGS = ROOT / "airflow_dags"
+# jobs this short: half the processor time
+JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC -XX:+UseTransparentHugePages"
 CONNECTION = {"conn_type": "spark", "host": "local[2]", "extra": {"spark-binary": "spark-submit", "deploy-mode": "client"}}
 
 if importlib.util.find_spec("airflow"):  # read when Airflow is imported, so before any test module is
@@ -23,7 +25,7 @@ if importlib.util.find_spec("airflow"):  # read when Airflow is imported, so bef
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(CONNECTION),
-        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",  # jobs this short: half the processor time
+        "JAVA_TOOL_OPTIONS": JAVA,
     }
     sys.path.append(str(DAGS))
 

@@ -52,7 +52,7 @@ def test_the_encoding_stage_gives_each_task_a_whole_gpu(tmp_path: Path) -> None:
     path = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "SPARK_WORKER_DIR": str(tmp_path), "PYSPARK_PYTHON": sys.executable}
     command = [sys.executable, "-c", SCRIPT, json.dumps(dict(lines) | small)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path, timeout=1_200)
     tasks = json.loads(done.stdout.splitlines()[-1])
     assert [device for _, _, device in tasks] == ["cuda:0"] * 4
     assert all(before[1] <= after[0] for before, after in pairwise(tasks))  # two cores, but one GPU

@@ -78,7 +78,7 @@ def resolve_from(endpoint: str, home: Path, revision: str = REVISION, offline: s
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": offline}
     environment = os.environ | proxies | settings
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, revision], capture_output=True, text=True, check=True, env=environment, timeout=120
+        [sys.executable, "-c", SCRIPT, revision], capture_output=True, text=True, check=True, env=environment, timeout=600
     )
     return done.stdout.strip()
 

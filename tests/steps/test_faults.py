@@ -14,7 +14,7 @@ from llmrec_pipeline.cli import STEPS
 
 pytestmark = [pytest.mark.spark, pytest.mark.faults]
 ROOT = Path(__file__).parent.parent.parent
-LIMIT = 400  # seconds that one job may take
+LIMIT = 1_200  # seconds that one job may take
 Point = tuple[str, str]  # (table, "data" written | "commit" made), or ("register", "commit")
 
 
