@@ -19,7 +19,9 @@ TEXTS = [
     "regency cakestand 3 tier",
     "café ☕",
 ] * 4
-HAS_BF16 = Choice("openvino", "bf16") in candidates(EncoderConfig(), "cpu")
+PROCESSOR = Path("/proc/cpuinfo")
+FLAGS = set(PROCESSOR.read_text().split()) if PROCESSOR.exists() else set()
+HAS_BF16 = bool(FLAGS & {"avx512_bf16", "amx_bf16"})
 
 
 @pytest.fixture
@@ -34,6 +36,11 @@ def test_openvino_gives_torchs_vectors_whatever_is_padded(spec: EncoderSpec, enc
     for budget in (64, 1024):
         other.token_budget = budget
         np.testing.assert_allclose(other.encode(TEXTS)[0], encoder.encode(TEXTS)[0], atol=1e-5)
+
+
+@pytest.mark.skipif("flags" not in FLAGS, reason="only Linux on x86 lists what its processor can do under this name")
+def test_bf16_is_a_candidate_where_the_processor_has_it() -> None:
+    assert (Choice("openvino", "bf16") in candidates(EncoderConfig(), "cpu")) == HAS_BF16
 
 
 @pytest.mark.skipif(not HAS_BF16, reason="this processor has no bf16")

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -63,15 +64,21 @@ class Path_:
         return Path_(self.spark, folder, self.domain, self.more)
 
     def contents(self) -> dict[str, list[str]]:
-        """Rows of every table, floats to four digits, order-free; job_runs and what names runs left out."""
+        """Rows of every table, floats to four digits, order-free; job_runs, what names runs and what was timed left out."""
         found = {}
-        for name in sorted(set(TABLES) - {"encoders", "interest_states", "evaluation", "default_recommendations"}):
-            df = self.warehouse.read(name).drop("state_version", "head_version", "list_id", "embedding")
-            found[name] = sorted(str([round(v, 4) if isinstance(v, float) else v for v in row]) for row in df.collect())
+        for name in TABLES:
+            df = self.warehouse.read(name).drop("state_version", "head_version", "list_id", "evaluation_id", "trials")
+            found[name] = sorted(str(_rounded(row)) for row in df.collect())
         return found
 
     def versions(self) -> dict[str, int]:
         return {name: self.warehouse.version(name) for name in TABLES}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 TABLES = (

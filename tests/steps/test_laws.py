@@ -23,7 +23,7 @@ def lists_of(path, day: str) -> list[tuple]:
 
 
 def scramble(warehouse: Warehouse, since: str, until: str) -> None:
-    """Gives every event of the dates [since, until) another item, one known since the first week, in the tables themselves."""
+    """Gives every event of the dates [since, until) another item, one known since the first week, and known items another title from then on."""
     events = warehouse.read("events")
     chosen = (F.col("event_date") >= since) & (F.col("event_date") < until)
     items = [
@@ -33,6 +33,9 @@ def scramble(warehouse: Warehouse, since: str, until: str) -> None:
     other = F.get(others, F.pmod(F.xxhash64("event_id"), F.lit(len(items))).cast("int"))
     changed = events.withColumn("item_id", F.when(chosen, other).otherwise(F.col("item_id")))
     changed.write.format("delta").mode("overwrite").save(warehouse.path("events"))
+    known = warehouse.read("items").filter(F.col("first_seen") < since)
+    renamed = known.withColumn("title", F.concat(F.lit("another "), "title")).withColumn("valid_from", F.lit(since).cast("date"))
+    renamed.write.format("delta").mode("append").save(warehouse.path("items"))
 
 
 def lists_on(path) -> list[tuple]:
