@@ -16,13 +16,17 @@ ZONED_LETTERS = set("XxZzVO")
 
 def is_naive(time_format: str) -> bool:
     """True where times of this format name no zone."""
-    unquoted = "".join(time_format.split("'")[::2])
-    return time_format not in EPOCHS and not set(unquoted) & ZONED_LETTERS
+    return time_format not in EPOCHS and not set(_unquoted(time_format)) & ZONED_LETTERS
+
+
+def _unquoted(time_format: str) -> str:
+    """The format without its literals."""
+    return "".join(time_format.split("'")[::2])
 
 
 def _spellings(time_format: str) -> list[str]:
     """The format, its literals left out, with and without each of its optional parts, which may hold others; not those that read nothing."""
-    unquoted = "".join(time_format.split("'")[::2])
+    unquoted = _unquoted(time_format)
     part = re.search(r"\[([^\[\]]*)\]", unquoted)
     if not part:
         return [unquoted] if re.search("[A-Za-z]", unquoted) else []

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -142,14 +142,19 @@ def loaded_encoder(spec: EncoderSpec, config: EncoderConfig, device: str) -> Enc
         ModelError: the worker's files are not those of `spec`.
     """
     if any(encoder.spec.encoder_id != spec.encoder_id for encoder in _encoders.values()):
-        gc.unfreeze()
-        _encoders.clear()
-        gc.collect()  # before the next one is loaded
+        _drop(_encoders)
     if device not in _encoders:
         _encoders[device] = Encoder(_verified(spec, config), device, threads=task_threads())
         _keep()
     _encoders[device].set_budget(config.token_budget)
     return _encoders[device]
+
+
+def _drop(loaded: dict[str, Any]) -> None:
+    """Forgets what the worker has loaded, before it loads another."""
+    gc.unfreeze()
+    loaded.clear()
+    gc.collect()
 
 
 def _keep() -> None:
@@ -228,8 +233,7 @@ def _tokenise_partition(spec: EncoderSpec, config: EncoderConfig, batches: Batch
         if not batch.num_rows:
             continue
         if spec.encoder_id not in _tokenizers:
-            gc.unfreeze()
-            _tokenizers.clear()
+            _drop(_tokenizers)
             _tokenizers[spec.encoder_id] = Tokenizer(_verified(spec, config))
             _keep()
         found = _tokenizers[spec.encoder_id]([text or "" for text in batch["text"].to_pylist()])
