@@ -1,5 +1,6 @@
 """Which part of a domain's SQL would end the job at the first value that does not fit: under ANSI rules it raises instead of giving null."""
 
+import re
 from collections.abc import Iterator
 from textwrap import shorten
 from typing import Any
@@ -14,6 +15,8 @@ LONGEST = 200  # characters of SQL in a message
 OF_DOUBLES = ("Abs", "Add", "Multiply", "Subtract", "UnaryMinus")  # cannot fail where they give a double
 # those that can raise and have no word for it
 PARTIAL = ("AssertTrue", "MillisToTimestamp", "RaiseError", "SecondsToTimestamp", "Sequence", "StringToMap", "ToNumber")
+# what the machine or the moment says, not the record: a second run would give another event
+OUTSIDE = ("CurrentDate", "CurrentTimestamp", "CurrentUser", "LocalTimestamp", "Now", "Rand", "Randn", "Uuid")
 INSTANTS = ("date", "timestamp", "timestamp_ntz")
 INSTEAD = {
     "Cast": "try_cast(value AS type)",
@@ -27,7 +30,7 @@ INSTEAD = {
 
 
 def check_total(key: str, text: str, made: DataFrame, *, query: bool = False) -> None:
-    """Raises InputError where SQL can raise in the middle of a job.
+    """Raises InputError where SQL can raise in the middle of a job, or asks the clock, chance or who runs it.
 
     An implicit conversion counts like one that is written: `quantity > 0` casts the text of a raw column.
 
@@ -39,7 +42,13 @@ def check_total(key: str, text: str, made: DataFrame, *, query: bool = False) ->
     """
     plan = made._jdf.queryExecution().analyzed()
     casts = java_class(made.sparkSession, "org.apache.spark.sql.catalyst.expressions.Cast")
-    roots = _expressions(plan) if query else _each(plan.expressions())
+    roots = list(_expressions(plan) if query else _each(plan.expressions()))
+    if re.search("current|user|now|local|rand|uuid", text, re.IGNORECASE):  # to look at each node costs a call of the JVM
+        for node in (found for root in roots for found in _all(root)):
+            if node.getClass().getSimpleName() in OUTSIDE:
+                raise InputError(
+                    f"{key}: {shorten(text, LONGEST)!r} asks {node.sql()}, which another run would answer otherwise; use the record's columns"
+                )
     for node in (found for root in roots for found in _nodes(root)):
         if _raises(node, casts):
             better = INSTEAD.get(node.getClass().getSimpleName(), "a form that gives null")
@@ -71,6 +80,13 @@ def _nodes(expression: Any) -> Iterator[Any]:
         yield from _nodes(child)
     for root in _expressions(query) if query is not None else ():
         yield from _nodes(root)
+
+
+def _all(expression: Any) -> Iterator[Any]:
+    """An expression and those that it is made of."""
+    yield expression
+    for child in _each(expression.children()):
+        yield from _all(child)
 
 
 def _raises(node: Any, casts: Any) -> bool:

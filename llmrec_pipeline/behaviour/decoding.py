@@ -4,6 +4,7 @@ import bz2
 import codecs
 import gzip
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 INVALID = "\udcff"  # a lone surrogate: no text that can be decoded has it
@@ -34,12 +35,16 @@ def decoded_lines(content: bytes, name: str, charset: str) -> Iterator[Line]:
         yield (text.replace(INVALID, "\ufffd"), reason) if INVALID in text else (text, None)
 
 
-def joined_records(lines: Iterable[Line], quote: str, longest: int) -> Iterator[Line]:
+def joined_records(lines: Iterable[Line], separator: str, quote: str, longest: int) -> Iterator[Line]:
     """Lines whose quotes are open joined with those that follow, up to the line that closes them.
+
+    A quote opens a field where it begins it (5" pipe has none that is open), and closes it over a line break only where the field ends
+    with it: what stands between two stray quotes is no field.
 
     Args:
         longest: a quote that so many lines do not close was never closed: its line stands alone, those after it are read anew.
     """
+    alone, joined = _complete(separator, quote, f"[^{re.escape(separator)}]*"), _complete(separator, quote, "")
     pending: list[Line] = []
     source = iter(lines)
     waiting: list[Line] = []  # lines to be read again, last one first
@@ -47,8 +52,9 @@ def joined_records(lines: Iterable[Line], quote: str, longest: int) -> Iterator[
         line = waiting.pop() if waiting else next(source, None)
         if line is not None:
             pending.append(line)
-            if sum(text.count(quote) for text, _ in pending) % 2 == 0:
-                yield "\n".join(text for text, _ in pending), next((reason for _, reason in pending if reason), None)
+            text = "\n".join(text for text, _ in pending)
+            if quote not in text or (joined if pending[1:] else alone).fullmatch(text):
+                yield text, next((reason for _, reason in pending if reason), None)
                 pending = []
             elif len(pending) < longest:
                 continue
@@ -58,3 +64,10 @@ def joined_records(lines: Iterable[Line], quote: str, longest: int) -> Iterator[
             pending = []
         elif line is None:
             return
+
+
+def _complete(separator: str, quote: str, after: str) -> re.Pattern[str]:
+    """What leaves no quoted field open; `after`: what may stand between a quote that closes and the field's end."""
+    s, q = re.escape(separator), re.escape(quote)
+    cell = f"(?:{q}(?:[^{q}]|{q}{q})*+{q}{after}|(?:[^{q}{s}][^{s}]*)?)"
+    return re.compile(f"{cell}(?:{s}{cell})*", re.DOTALL)

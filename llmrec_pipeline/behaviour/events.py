@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from llmrec_pipeline.behaviour.ansi import check_total
 from llmrec_pipeline.behaviour.reading import BROKEN, FILE, HEADER, RAW, Records
 from llmrec_pipeline.behaviour.values import AMBIGUOUS, LARGEST, hash128, parse_number, text_of, with_time
-from llmrec_pipeline.config import DomainConfig, ListConfig
+from llmrec_pipeline.config import DomainConfig, ListConfig, is_naive
 from llmrec_pipeline.errors import InputError, nearest
 from llmrec_pipeline.tables import EVENTS, IMPRESSIONS, ITEM_FIELDS, QUARANTINE
 
@@ -20,6 +20,7 @@ REASON = "reason"
 RECORD, VALUE, PLACE, USER, OWN = "_record_id", "value", "_place", "_user", "_own"
 FLAGS = (REASON, RAW, FILE, AMBIGUOUS)
 IGNORED = "ignored"
+CONSTANTS = {"null", "true", "false"}
 Checks = list[tuple[str | Column, Column]]  # (reason, or the column that holds it; condition)
 MAPPED = (
     "event_id",
@@ -49,6 +50,12 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
         raise InputError(
             f"the file has a column {VALUE!r}, which is what a list's element is called; read it under another name (header: false, or a query)"
         )
+    time = domain.columns["event_time"].strip("`")
+    if time in records.instants and domain.zone != "UTC" and all(map(is_naive, domain.time_formats)):
+        raise InputError(
+            f"columns.event_time: {time!r} holds points in time, spelt in UTC, which would be read as the clock of zone {domain.zone}; "
+            f"declare event_time: concat({time}, 'Z') and time_formats: [\"yyyy-MM-dd HH:mm:ss[.SSSSSS]X\"]"
+        )
     elements = records.rows.withColumns({VALUE: F.lit(""), PLACE: F.lit(0)})
     for name, listed in domain.lists.items():
         for key in ("item_id", "acted", "event_time"):
@@ -58,14 +65,20 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
 
 def check_expression(rows: DataFrame, key: str, expression: str, known: list[str]) -> None:
     """Raises InputError when a piece of the domain's SQL does not resolve against the columns of `rows`, or can raise on some of their values."""
-    if (expression.isidentifier() or expression.startswith("`")) and expression.strip("`") in known:
-        return
+    word = expression.strip("`")
+    if expression.isidentifier() or expression == f"`{word}`":
+        if word in known:
+            return
+        if expression.lower() not in CONSTANTS | {
+            name.lower() for name in known
+        }:  # Spark has words of its own: `user` is who runs the job
+            raise InputError(f"{key}: {expression!r} does not fit the file, which has no such column; {nearest(word, known)}")
     try:
         made = rows.select(F.expr(expression))
     except Exception as error:  # Spark raises several unrelated classes here
-        word = expression.strip("`")
-        hint = f"; {nearest(word, known)}" if word.replace("_", "").isalnum() else f"; the file has {known}"
-        raise InputError(f"{key}: {expression!r} does not fit the file: {str(error).splitlines()[0]}{hint}") from None
+        raise InputError(
+            f"{key}: {expression!r} does not fit the file: {str(error).splitlines()[0]}; the file has {known}"
+        ) from None
     check_total(key, expression, made)
 
 

@@ -22,7 +22,7 @@ ARCHIVES = (".zip", ".7z", ".rar", ".xz", ".tar", ".tgz")
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 THREADS = 4
-PIECE = 65_536  # bytes
+PIECES = (65_536, 256, 1)  # bytes; of a damaged file all can be read that lies before the fault
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class File:
 
     @property
     def folders(self) -> dict[str, str | None]:
-        """Values of Hive-style folders (`shop=007/`), as spelt."""
-        pairs = [part.partition("=") for part in self.inner.split("/")[:-1] if "=" in part]
+        """Values of Hive-style folders (`shop=007/`) anywhere in the path, as spelt: a record is the same one whichever folder was named."""
+        pairs = [part.partition("=") for part in self.path.split("/")[:-1] if "=" in part]
         return {name: None if value == HIVE_NULL else unquote(value) for name, _, value in pairs}
 
 
@@ -139,22 +139,28 @@ def _fault(spark: SparkSession, file: File) -> str | None:
 
 
 def first_line(spark: SparkSession, file: File, charset: str) -> str | None:
-    """The first line with content, without line ending and byte-order mark; null where there is none."""
+    """The first line with content, without line ending and byte-order mark; null where there is none, or the file breaks off in it."""
+    for piece in PIECES:
+        try:
+            with closing(_open(spark, file)) as stream:
+                return _first_line(stream, charset, piece)
+        except Exception:  # Java's: a damaged file gives nothing of the piece in which it breaks off
+            continue
+    return None
+
+
+def _first_line(stream: Any, charset: str, size: int) -> str | None:
     decoder, text = codecs.getincrementaldecoder(charset)("replace"), ""
-    try:
-        with closing(_open(spark, file)) as stream:
-            while True:
-                piece = bytes(stream.readNBytes(PIECE))
-                text += decoder.decode(piece, final=not piece)
-                *lines, text = re.split("\r\n|\n|\r(?!$)", text)
-                for line in lines if piece else [*lines, text]:
-                    content = line.removeprefix("\ufeff").removesuffix("\r")
-                    if content.strip():
-                        return content
-                if not piece:
-                    return None
-    except Exception:  # a damaged file may break off in its first line, or not open at all
-        return None
+    while True:
+        piece = bytes(stream.readNBytes(size))
+        text += decoder.decode(piece, final=not piece)
+        *lines, text = re.split("\r\n|\n|\r(?!$)", text)
+        for line in lines if piece else [*lines, text]:
+            content = line.removeprefix("\ufeff").removesuffix("\r")
+            if content.strip():
+                return content
+        if not piece:
+            return None
 
 
 def sha256(spark: SparkSession, file: File) -> str:
@@ -173,10 +179,9 @@ def literal_paths(files: tuple[File, ...]) -> list[str]:
 
 
 def _open(spark: SparkSession, file: File) -> Any:
+    """Unpacked as Spark's own reader of lines unpacks it."""
     path = java_class(spark, "org.apache.hadoop.fs.Path")(file.path)
-    stream = path.getFileSystem(_hadoop(spark)).open(path)
-    codec = java_class(spark, "org.apache.hadoop.io.compress.CompressionCodecFactory")(_hadoop(spark)).getCodec(path)
-    return stream if codec is None else codec.createInputStream(stream)
+    return java_class(spark, "org.apache.spark.io.HadoopCodecStreams").createInputStream(_hadoop(spark), path)
 
 
 def _hadoop(spark: SparkSession) -> Any:

@@ -15,7 +15,7 @@ from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import IntegerType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, IntegerType, StringType, StructField, StructType, TimestampType
 
 from llmrec_pipeline.behaviour.ansi import check_total
 from llmrec_pipeline.behaviour.decoding import OPENERS, decoded_lines, joined_records
@@ -26,7 +26,7 @@ from llmrec_pipeline.warehouse import only_row
 
 RAW, FILE, BROKEN = "_raw", "_file", "_broken"
 TECHNICAL = (RAW, FILE, BROKEN)
-HEADER = "header"
+HEADER = "\0header"  # a mark, which no reason of a domain's YAML is called
 TEXT_FORMATS = ("csv", "tsv", "json")
 LINES_SCHEMA = f"{RAW} string, _uri string, {BROKEN} string"
 QUERY = "query"  # what stands for the file of a record that a query made
@@ -44,6 +44,7 @@ class Records:
         headers: header lines that belong to no record, one for each file that has one.
         skipped: files that were found and not read, with the reason.
         incomplete: a file could not be read, or not to its end: records of the delivery are missing.
+        instants: columns that are points in time of their own, spelt in UTC.
     """
 
     rows: DataFrame
@@ -52,6 +53,7 @@ class Records:
     headers: int
     skipped: dict[str, str]
     incomplete: bool = False
+    instants: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -89,8 +91,10 @@ def _read_files(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]
     whole = _damaged_rows(spark, listing)
     files = (*listing.files, *listing.damaged)
     _check_agreement("folders", {file.path: file.folders for file in files})
+    instants: tuple[str, ...] = ()
     if not text:
-        rows = _with_file(spark, _structured(spark, source, listing.files), files)
+        made, instants = _structured(spark, source, listing.files)
+        rows = _with_file(spark, made, files)
         units, headers = rows.select(FILE), 0
     else:
         lines = _lines(spark, source, listing.files)
@@ -103,7 +107,7 @@ def _read_files(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]
     if whole is not None:
         whole = _with_file(spark, whole, files)
         rows, units = rows.unionByName(whole, allowMissingColumns=True), units.unionByName(whole.select(FILE))
-    return Records(rows, units, tuple(file.path for file in files), headers, listing.skipped, listing.incomplete)
+    return Records(rows, units, tuple(file.path for file in files), headers, listing.skipped, listing.incomplete, instants)
 
 
 def _damaged_rows(spark: SparkSession, listing: Listing) -> DataFrame | None:
@@ -117,8 +121,9 @@ def _damaged_rows(spark: SparkSession, listing: Listing) -> DataFrame | None:
 
 
 def _with_file(spark: SparkSession, rows: DataFrame, files: tuple[File, ...]) -> DataFrame:
-    """Replaces `_uri` by the file's number, and adds the values of its folders."""
-    folders = sorted({name for file in files for name in file.folders})
+    """Replaces `_uri` by the file's number, and adds the values of its folders, where the record has no column of that name."""
+    own = set(map(str.lower, rows.columns))
+    folders = sorted({name for file in files for name in file.folders if name.lower() not in own})
     if len(files) == 1 and not folders:
         return rows.withColumn(FILE, F.lit(0)).drop("_uri")
     schema = StructType([StructField(name, StringType()) for name in ("_uri", *folders)]).add(FILE, IntegerType())
@@ -126,8 +131,8 @@ def _with_file(spark: SparkSession, rows: DataFrame, files: tuple[File, ...]) ->
     return rows.join(F.broadcast(spark.createDataFrame(known, schema)), on="_uri", how="inner").drop("_uri")
 
 
-def _structured(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:
-    """Parquet, ORC and Avro, each file by its own schema: typed columns become strings, nested ones JSON."""
+def _structured(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> tuple[DataFrame, tuple[str, ...]]:
+    """Parquet, ORC and Avro, each file by its own schema: typed columns become strings, nested ones JSON; and which were instants."""
 
     def loaded(chosen: tuple[File, ...], schema: StructType | None = None) -> DataFrame:
         reader = spark.read.format(source.format).option("recursiveFileLookup", "true")
@@ -140,7 +145,12 @@ def _structured(spark: SparkSession, source: FilesConfig, files: tuple[File, ...
     for file, schema in schemas.items():
         alike.setdefault(schema.json(), []).append(file)
     parts = [_as_strings(loaded(tuple(own), schemas[own[0]]), F.col("_metadata.file_path")) for own in alike.values()]
-    return reduce(DataFrame.unionByName, parts)
+    return reduce(DataFrame.unionByName, parts), _instants(*schemas.values())
+
+
+def _instants(*schemas: StructType) -> tuple[str, ...]:
+    """Columns that hold points in time, not a clock's; as strings they are spelt in the session's zone, UTC."""
+    return tuple(sorted({field.name for schema in schemas for field in schema if isinstance(field.dataType, TimestampType)}))
 
 
 def _as_strings(raw: DataFrame, uri: Column) -> DataFrame:
@@ -161,7 +171,7 @@ def _read_delta(spark: SparkSession, paths: tuple[str, ...]) -> Records:
     rows = _with_file(
         spark, reduce(DataFrame.unionByName, [_as_strings(raw, F.lit(path)) for path, raw in tables.items()]), files
     )
-    return Records(rows, rows.select(FILE), paths, 0, {})
+    return Records(rows, rows.select(FILE), paths, 0, {}, instants=_instants(*(table.schema for table in tables.values())))
 
 
 def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
@@ -185,7 +195,9 @@ def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
         rows = rows.unionByName(broken, allowMissingColumns=True)
         units = units.unionByName(broken.select(FILE))
         files, headers, skipped = (*files, *part.files), headers + part.headers, skipped | part.skipped
-    return Records(rows, units, files, headers, skipped, any(part.incomplete for part in parts.values()))
+    return Records(
+        rows, units, files, headers, skipped, any(part.incomplete for part in parts.values()), _instants(answer.schema)
+    )
 
 
 def _lines(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:
@@ -226,13 +238,14 @@ def _decoded(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) 
             f"{sealed}: files of another charset, or with line breaks in fields, are read as they are or from gzip or bzip2"
         )
     content = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(literal_paths(files))
-    charset, quote, longest = source.charset, source.quote, source.max_record_lines if source.multiline else 0
+    charset, separator, quote = source.charset, source.separator, source.quote
+    longest = source.max_record_lines if source.multiline else 0
 
     def decode(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for uri, held in zip(batch["_uri"].to_pylist(), batch["content"], strict=True):
                 lines = decoded_lines(held.as_py(), uri, charset)
-                records = joined_records(lines, quote, longest) if longest and quote else lines
+                records = joined_records(lines, separator, quote, longest) if longest and quote else lines
                 yield from _in_batches(records, uri)
 
     chosen = content.select(F.col("_metadata.file_path").alias("_uri"), "content").repartition(len(files))
@@ -269,8 +282,16 @@ def _headers(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) 
     found: Headers = {}
     for file in files:
         line = first_line(spark, file, source.charset)
+        if line is not None and "\ufffd" in line:
+            raise InputError(
+                f"the header of {file.path} is not {source.charset}: {line[:200]!r}; declare source.charset (gbk, utf-16, latin-1 ...)"
+            )
         if line is not None:
             found[file.uri] = (line, _column_names(line, source, file.path))
+    if not found:
+        raise InputError(
+            f"none of the files has a header line that can be read, {files[0].path} first; deliver them whole, or declare header: false and columns"
+        )
     _check_agreement("headers", {uri: names for uri, (_, names) in found.items()})
     return found
 
@@ -357,7 +378,10 @@ def _from_json(source: FilesConfig, lines: DataFrame) -> DataFrame:
     schema = _nested_schema(columns).add("_corrupt", StringType())
     options = {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"}
     record = lines.withColumn("_record", F.from_json(RAW, schema, options))
-    whole = F.col("_record._corrupt").isNull() & F.ltrim(RAW).startswith("{")
+    # Spark reads one object and leaves what follows it on the line; in most lines the first brace that closes is the last character
+    beside = F.from_json(F.concat(F.lit("["), RAW, F.lit("]")), ArrayType(StringType()))
+    alone = (F.instr(F.rtrim(RAW), "}") == F.length(F.rtrim(RAW))) | (F.size(beside) == 1)
+    whole = F.col("_record._corrupt").isNull() & F.ltrim(RAW).startswith("{") & alone
     values = {name: reduce(lambda value, part: value.getField(part), name.split("."), F.col("_record")) for name in columns}
     return _flat(record, values, F.when(~F.coalesce(whole, F.lit(False)), F.lit("broken row")))
 

@@ -1,9 +1,11 @@
 """What one domain's data means: `conf/domains/<name>.yaml`."""
 
+import difflib
 import re
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from llmrec_pipeline.config.section import Ascending, NonNegative, Section
 from llmrec_pipeline.config.source import FilesConfig, SourceConfig
@@ -125,6 +127,16 @@ class DomainConfig(Section):
     @property
     def language(self) -> str:
         return self.languages[0]
+
+    @field_validator("zone")
+    @classmethod
+    def _is_a_zone(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            close = difflib.get_close_matches(zone, available_timezones(), n=1)
+            raise ValueError(f"{zone!r} is no IANA time zone; did you mean {(close or ['Europe/Berlin'])[0]!r}?") from None
+        return zone
 
     @model_validator(mode="after")
     def _consistent(self) -> "DomainConfig":

@@ -300,6 +300,14 @@ def test_a_row_that_is_lost_on_its_way_to_the_table_fails_the_job(
     [
         ({"source": {"path": "nowhere/*.csv", "format": "csv"}}, InputError, "'nowhere/\\*.csv' does not exist"),
         ({"columns": PLAIN | {"item_id": "itm"}}, InputError, "columns.item_id: 'itm' does not fit.*did you mean 'item'"),
+        ({"columns": PLAIN | {"user_id": "session_user"}}, InputError, "no such column; .*user"),
+        ({"columns": PLAIN | {"event_time": "current_date"}}, InputError, "no such column; "),
+        (
+            {"columns": PLAIN | {"user_id": "concat(current_user(), user)"}},
+            InputError,
+            "which another run would answer otherwise",
+        ),
+        ({"zone": "Europe/Berln"}, ConfigError, "zone = 'Europe/Berln': .*no IANA time zone; did you mean 'Europe/Berlin'"),
         ({"columns": PLAIN | {"colour": "item"}}, ConfigError, "unknown event field 'colour'"),
         ({"step_by": "basket"}, ConfigError, "step_by = 'basket'"),
         ({"items": {"columns": {"price": "item"}}}, ConfigError, r"items.columns names \['price'\], but items has no source"),
@@ -329,6 +337,14 @@ def test_what_the_user_can_mend_is_said_in_one_line(
     with pytest.raises(error, match=message):
         run_job("ingest", make_settings(domain(file, PLAIN) | change))
     assert not (tmp_path / "warehouse/shop/events").exists()
+
+
+def test_a_reason_may_have_any_name(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    rows = ["u1,tea,2024-01-01 10:00:00,buy", "u2,item,2024-01-01 10:00:00,buy", "u3,item,2024-01-01 10:00:00,buy"]
+    file = write(tmp_path / "log.csv", "user,item,time,action", *rows)
+    run = run_job("ingest", make_settings(domain(file, PLAIN, quarantine_when={"header": "item = 'item'"})))
+    assert fates(run) == (3, 1, 0, 2)
+    assert run.warehouse.read("quarantine").count() == 2
 
 
 def test_another_mapping_on_the_same_tables_asks_for_a_rebuild(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
@@ -467,6 +483,24 @@ def test_a_date_that_yaml_reads_as_one_is_a_day_and_what_is_no_yaml_is_told_in_o
     assert make_settings(described, "day=2011-11-30").pipeline.day == "2011-11-30"
     with pytest.raises(ConfigError, match=r"^--set 'interest.max_epochs=\[3': the value is not valid YAML: .*$"):
         make_settings(described, "interest.max_epochs=[3")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluation.ks=[10, 10]", r"evaluation\.ks = \[10, 10\]: .*expected ascending numbers, each once"),
+        ("evaluation.ks=[]", r"evaluation\.ks"),
+        (
+            "interest.repeat_half_lives=[30, 120]",
+            r"collaborative\.own_half_life = 240 is none of interest\.repeat_half_lives \[30\.0, 120\.0\]",
+        ),
+    ],
+)
+def test_what_a_job_would_find_wrong_after_its_work_is_refused_before(
+    tmp_path: Path, make_settings: Make, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_settings(domain(tmp_path / "none.csv", PLAIN), override)
 
 
 def test_a_day_that_no_calendar_has_is_refused_before_anything_is_read(tmp_path: Path, make_settings: Make) -> None:

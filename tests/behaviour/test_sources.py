@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.behaviour.reading import BROKEN, RAW, read_records
+from llmrec_pipeline.behaviour.reading import BROKEN, HEADER, RAW, read_records
 from llmrec_pipeline.behaviour.values import parse_number, with_time
 from llmrec_pipeline.config import FilesConfig, Settings, SourceConfig, load_settings
 from llmrec_pipeline.errors import ConfigError, InputError
@@ -34,7 +35,7 @@ def rows_of(spark: SparkSession, source: FilesConfig) -> list[tuple[Any, ...]]:
     records = read_records(spark, source, source.paths)
     values = records.rows.select(*[F.col(f"`{name}`") for name in records.columns], BROKEN)
     assert records.units.count() == records.rows.count()
-    return sorted((tuple(row) for row in values.collect() if row[-1] != "header"), key=str)
+    return sorted((tuple(row) for row in values.collect() if row[-1] != HEADER), key=str)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,25 @@ def test_json_keeps_spellings_and_reaches_nested_fields(spark: SparkSession, tmp
         (None, None, None, "broken row"),
         (None, None, None, "broken row"),
     ]
+
+
+def test_what_stands_beside_an_object_on_its_line_is_not_lost(spark: SparkSession, tmp_path: Path) -> None:
+    lines = [
+        '{"user":"u1","item":"tea"}{"user":"u2","item":"mug"}',
+        '{"user":"u3","item":"tea"},{"user":"u4","item":"mug"}',
+        '{"user":"u5","item":"tea"} x',
+        '{"user":"u6","item":"}"}',
+        '{"user":"u7","item":{"a":[{}]}} ',
+        "{'user':'u8','item':{'a':1}}",
+    ]
+    (tmp_path / "log.json").write_text("\n".join(lines), "utf-8")
+    described = FilesConfig(path=str(tmp_path / "log.json"), format="json", columns=("user", "item"))
+    assert [row[-2:] for row in rows_of(spark, described) if row[0] in ("u6", "u7", "u8")] == [
+        ("}", None),
+        ('{"a":[{}]}', None),
+        ('{"a":1}', None),
+    ]
+    assert sorted(str(row[-1]) for row in rows_of(spark, described)) == ["None"] * 3 + ["broken row"] * 3
 
 
 def test_broken_lines_never_swallow_their_neighbours(spark: SparkSession, tmp_path: Path) -> None:
@@ -134,6 +154,65 @@ def test_line_breaks_in_quotes_where_the_domain_declares_them(spark: SparkSessio
         ("u3", "mug", None),
         ("u4", "jam", None),
     ]
+
+
+def test_where_line_breaks_may_be_quoted_a_stray_quote_takes_no_neighbour_along(spark: SparkSession, tmp_path: Path) -> None:
+    lines = ['u1,5" pipe', "u2,mug", 'u3,3" nail', "u4,jam", 'u5,"open', 'u6,5" pipe', 'u7,"a', 'b"', 'u8,"c"d']
+    (tmp_path / "log.csv").write_text("\n".join(["user,item", *lines]), "utf-8")
+    assert rows_of(spark, FilesConfig(path=str(tmp_path / "log.csv"), multiline=True, max_record_lines=3)) == [
+        ("u1", '5" pipe', None),
+        ("u2", "mug", None),
+        ("u3", '3" nail', None),
+        ("u4", "jam", None),
+        ("u5", "open", "unclosed quote"),
+        ("u6", '5" pipe', None),
+        ("u7", "a\nb", None),
+        ("u8", '"c"d', None),
+    ]
+
+
+@pytest.mark.parametrize("kept", [60, 150])
+def test_of_a_delivery_that_breaks_off_all_is_quarantined_and_the_header_read(
+    spark: SparkSession, tmp_path: Path, kept: int
+) -> None:
+    packed = gzip.compress(b"user,item\n" + random.Random(7).randbytes(200).hex().encode(), mtime=0)
+    (tmp_path / "log.csv.gz").write_bytes(packed[:kept])
+    described = FilesConfig(path=str(tmp_path / "log.csv.gz"))
+    ((user, item, reason),) = rows_of(spark, described)
+    assert (user, item) == (None, None)
+    assert reason.startswith("damaged file: ")
+
+
+def test_a_delivery_without_a_header_that_can_be_read_is_told_so(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"user,item\nu1,tea\n", mtime=0)[:11])
+    with pytest.raises(InputError, match=r"^none of the files has a header line that can be read, .*cut\.csv\.gz first; deliver"):
+        rows_of(spark, FilesConfig(path=str(tmp_path / "cut.csv.gz")))
+    (tmp_path / "latin.csv").write_bytes("user,größe\nu1,3\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"^the header of .*latin\.csv is not utf-8: .*; declare source\.charset"):
+        rows_of(spark, FilesConfig(path=str(tmp_path / "latin.csv")))
+    assert rows_of(spark, FilesConfig(path=str(tmp_path / "latin.csv"), charset="latin-1")) == [("u1", "3", None)]
+
+
+def test_zstd_as_spark_reads_it(spark: SparkSession, tmp_path: Path) -> None:
+    with pa.CompressedOutputStream(str(tmp_path / "log.csv.zst"), "zstd") as stream:
+        stream.write(b"user,item\nu1,tea\n")
+    assert rows_of(spark, FilesConfig(path=str(tmp_path / "log.csv.zst"))) == [("u1", "tea", None)]
+    whole = (tmp_path / "log.csv.zst").read_bytes()
+    (tmp_path / "log.csv.zst").write_bytes(whole[:-6])
+    ((_, _, reason),) = rows_of(spark, FilesConfig(path=str(tmp_path / "log.csv.zst")))
+    assert reason.startswith("damaged file: ")
+
+
+def test_a_record_is_the_same_one_whichever_folder_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    for shop in ("1", "2"):
+        (tmp_path / f"log/shop={shop}").mkdir(parents=True)
+        (tmp_path / f"log/shop={shop}/a.csv").write_text("user,item\nu1,tea\n")
+    both = [("u1", "tea", "1", None), ("u1", "tea", "2", None)]
+    for path in ("log", "log/shop=*", "log/*/*.csv"):
+        assert rows_of(spark, FilesConfig(path=str(tmp_path / path))) == both
+    assert rows_of(spark, FilesConfig(path=str(tmp_path / "log/shop=2"))) == both[1:]
+    (tmp_path / "log/shop=2/a.csv").write_text("user,Shop\nu1,mine\n")
+    assert rows_of(spark, FilesConfig(path=str(tmp_path / "log/shop=2"))) == [("u1", "mine", None)]
 
 
 def test_delta_parquet_and_a_query_over_several_files(spark: SparkSession, tmp_path: Path) -> None:
@@ -275,6 +354,22 @@ def test_a_folder_that_yields_nothing_is_an_error(spark: SparkSession, tmp_path:
     (tmp_path / "empty.csv").touch()
     with pytest.raises(InputError, match=r"no file can be read: .*empty.csv \(empty\)"):
         read_records(spark, FilesConfig(path=str(tmp_path)), (str(tmp_path),))
+
+
+def test_a_column_of_instants_is_not_read_as_the_clock_of_a_zone(
+    spark: SparkSession, tmp_path: Path, make_settings: Make, run_job: RunJob
+) -> None:
+    log = "SELECT 'u1' AS user, 'tea' AS item, 'buy' AS action, timestamp'2024-07-01 22:30:00.25' AS time"
+    spark.sql(log).write.format("delta").save(str(tmp_path / "log"))
+    described = DOMAIN | {"source": {"path": str(tmp_path / "log"), "format": "delta"}, "zone": "Europe/Berlin"}
+    with pytest.raises(
+        InputError, match=r"columns\.event_time: 'time' holds points in time, .* declare event_time: concat\(time, 'Z'\)"
+    ):
+        run_job("ingest", make_settings(described))
+    columns = DOMAIN["columns"] | {"event_time": "concat(time, 'Z')"}
+    run = run_job("ingest", make_settings(described | {"columns": columns, "time_formats": ["yyyy-MM-dd HH:mm:ss[.SSSSSS]X"]}))
+    (event,) = run.warehouse.read("events").collect()
+    assert (str(event.event_time), str(event.event_date)) == ("2024-07-01 22:30:00.250000", "2024-07-02")
 
 
 @pytest.mark.parametrize(
