@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import posixpath
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +112,13 @@ def check_root(path: str, key: str, roots: Sequence[str]) -> None:
 
 
 def _whole(path: str) -> str:
-    return path if "://" in path else str(Path(path).resolve())
+    """As Hadoop reads it: `file:/x` is a path of this machine, `s3a://bucket/a/../b` one of its bucket."""
+    scheme, colon, rest = path.partition(":")
+    if not colon or "/" in scheme:
+        return str(Path(path).resolve())
+    if scheme == "file":
+        return str(Path("/" + rest.lstrip("/")).resolve())
+    return f"{scheme}:/{posixpath.normpath(rest.lstrip('/'))}"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

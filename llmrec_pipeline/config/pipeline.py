@@ -240,7 +240,7 @@ class RecommendConfig(Section):
 
 class EvaluationConfig(Section):
     window_days: PositiveInt = Field(28, description="days of a window, and of the validation period before it")
-    ks: tuple[PositiveInt, ...] = Field((5, 10, 20), description="cut-offs of the metrics")
+    ks: Annotated[tuple[PositiveInt, ...], Ascending] = Field((5, 10, 20), min_length=1, description="cut-offs of the metrics")
     bootstrap: PositiveInt = Field(1000, description="Poisson bootstrap replicates over users")
 
 
@@ -305,6 +305,17 @@ class PipelineConfig(Section):
     promotion: PromotionConfig = PromotionConfig()
     tracking: TrackingConfig = TrackingConfig()
     paths: PathsConfig = PathsConfig()
+
+    @model_validator(mode="after")
+    def _half_lives_are_carried(self) -> "PipelineConfig":
+        carried = self.interest.repeat_half_lives
+        named = {"half_life": self.collaborative.half_life, "own_half_life": self.collaborative.own_half_life}
+        for name, half_life in named.items():
+            if half_life is not None and half_life not in carried:
+                raise ValueError(
+                    f"collaborative.{name} = {half_life:g} is none of interest.repeat_half_lives {list(carried)}; add it there"
+                )
+        return self
 
     @field_validator("day", mode="before")
     @classmethod

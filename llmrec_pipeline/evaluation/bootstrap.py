@@ -8,7 +8,6 @@ Legend: U users of a block, B replicates, R = B + 1 rows (row 0: every weight 1,
 M metrics, K cut-offs, N items, V bins of `calibration.py`.
 """
 
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -43,43 +42,6 @@ class Partials:
     calibrated: str  # the model whose scores were judged as log odds
     reliability: Double  # [R, 2, V] sums of y and of outcomes by bin of log y
     pairs: npt.NDArray[np.int64]  # [V] pairs of user and listed item
-
-    def to_bytes(self) -> bytes:
-        """For the way from an executor to the driver; arrays only, no pickle."""
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            models=np.array(self.models, dtype=np.str_),
-            ks=np.array(self.ks),
-            slices=np.array(self.slices, dtype=np.str_),
-            sums=self.sums,
-            weights=self.weights,
-            listed=self.listed,
-            candidates=self.candidates,
-            counts=np.array([self.targets, self.masked_targets]),
-            calibrated=np.array(self.calibrated, dtype=np.str_),
-            reliability=self.reliability,
-            pairs=self.pairs,
-        )
-        return buffer.getvalue()
-
-    @staticmethod
-    def from_bytes(data: bytes) -> "Partials":
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return Partials(
-                models=tuple(str(name) for name in arrays["models"]),
-                ks=tuple(int(k) for k in arrays["ks"]),
-                slices=tuple(str(name) for name in arrays["slices"]),
-                sums=arrays["sums"],
-                weights=arrays["weights"],
-                listed=arrays["listed"],
-                candidates=arrays["candidates"],
-                targets=int(arrays["counts"][0]),
-                masked_targets=int(arrays["counts"][1]),
-                calibrated=str(arrays["calibrated"]),
-                reliability=arrays["reliability"],
-                pairs=arrays["pairs"],
-            )
 
 
 @dataclass(frozen=True)

@@ -184,15 +184,6 @@ def test_equal_models_differ_by_nothing() -> None:
     assert {(row.value, row.low, row.high) for row in leads(partials, "b") if row.slice == "all"} == {(0.0, 0.0, 0.0)}
 
 
-def test_partials_survive_the_way_to_the_driver() -> None:
-    sent = block(TASK, 20, 1)
-    back = Partials.from_bytes(sent.to_bytes())
-    for name in ("models", "ks", "slices", "targets", "masked_targets", "calibrated"):
-        assert getattr(back, name) == getattr(sent, name)
-    for name in ("sums", "weights", "listed", "candidates", "reliability", "pairs"):
-        assert np.array_equal(getattr(back, name), getattr(sent, name))
-
-
 def test_first_time_is_no_slice_where_items_do_not_repeat() -> None:
     task = replace(TASK, repeats=False)
     assert "first_time" not in block(task, 10, 1).slices

@@ -54,7 +54,7 @@ def test_a_static_student_is_made_judged_and_encodes_once(
 
 
 def test_neither_a_folder_to_make_nor_one_that_config_names_lies_outside_the_allowed_roots(
-    run_job, make_settings: Callable[..., Settings], tmp_path: Path
+    run_job, make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     roots = f"paths.allowed_roots=[{tmp_path}]"
     inside = {**DOMAIN, "source": {"path": str(tmp_path / "absent.csv"), "format": "csv"}}
@@ -67,3 +67,14 @@ def test_neither_a_folder_to_make_nor_one_that_config_names_lies_outside_the_all
         make_settings(inside, roots, f"encoder.source={outside}")
     with pytest.raises(ConfigError, match=r"source\.path 'absent\.csv' lies outside"):
         make_settings(DOMAIN, roots)
+    monkeypatch.chdir(tmp_path)
+    for path in ("file:/etc/passwd", f"file://{tmp_path}/../passwd", "s3a://bucket/x"):
+        with pytest.raises(ConfigError, match=r"source\.path '.*' lies outside"):
+            make_settings({**DOMAIN, "source": {"path": path, "format": "csv"}}, roots)
+    for path in (f"file://{tmp_path}/a.csv", f"file:{tmp_path}/a.csv"):
+        assert make_settings({**DOMAIN, "source": {"path": path, "format": "csv"}}, roots)
+    with pytest.raises(ConfigError, match=r"source\.path '.*' lies outside"):
+        make_settings(
+            {**DOMAIN, "source": {"path": "s3a://bucket/a/../b.csv", "format": "csv"}},
+            f"paths.allowed_roots=[{tmp_path}, s3a://bucket/a]",
+        )
