@@ -120,7 +120,9 @@ class OpenVinoBackend:
             self._request = core.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             if FUSING not in str(error):
-                raise
+                raise ModelError(
+                    f"encoder {spec.encoder_id}: openvino cannot compile it here ({' '.join(str(error).split())[:200]}); set encoder.backend to torch"
+                ) from error
             raise ModelError(
                 f"encoder {spec.encoder_id} is openvino_unfused, which this OpenVINO has not ({FUSING}); take openvino"
             ) from error

@@ -113,7 +113,12 @@ def fastest(trials: Iterable[Trial], min_cosine: float) -> Choice:
     Raises:
         ModelError: none keeps it.
     """
+    trials = list(trials)
     kept = [trial for trial in trials if trial.error is None and trial.cosine >= min_cosine]
+    if not trials:
+        raise ModelError(
+            "no back-end computes in the named encoder.precision on this machine; name another one, or set backend and precision to auto"
+        )
     if not kept:
         measured = "; ".join(f"{t.backend} {t.precision}: {t.error or f'cosine {t.cosine:.6f}'}" for t in trials)
         raise ModelError(

@@ -34,9 +34,10 @@ def encode(run: Run) -> None:
     with run.stage("read"):
         new = unencoded(run, texts.observe(seen, F.count("*").alias("texts")), spec.encoder_id)
     tokens = _tokenise(run, spec, new)
-    run.counts["texts"] = seen.get["texts"]
+    run.counts |= {"texts": seen.get["texts"], "texts_encoded": 0}
     if run.counts["texts_new"]:
-        _encode(run, spec, tokens)
+        if run.counts["tokens"]:
+            _encode(run, spec, tokens)
         with run.stage("write"):
             _quarantine(run, spec.encoder_id, new, tokens)
     tokens.unpersist()
@@ -62,7 +63,12 @@ def _tokenise(run: Run, spec: EncoderSpec, new: DataFrame) -> DataFrame:
     counts |= {"tokens": totals["tokens"], "tokens_unknown": totals["unknown"], "texts_truncated": totals["truncated"]}
     share = totals["unknown"] / max(1, totals["tokens"])
     if totals["texts"] >= JUDGED_FROM and share > config.max_unknown_share:
-        worst = tokens.orderBy(F.desc(F.col("unknown") / F.col("tokens")), "text_hash").select("text_hash").limit(1)
+        worst = (
+            tokens.filter("tokens > 0")
+            .orderBy(F.desc(F.col("unknown") / F.col("tokens")), "text_hash")
+            .select("text_hash")
+            .limit(1)
+        )
         text = only_row(new.join(worst, on="text_hash").select("text"))["text"]
         raise ModelError(
             f"encoder {spec.source!r} does not know {share:.1%} of the tokens of {totals['texts']:,} texts, such as "

