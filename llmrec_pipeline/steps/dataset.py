@@ -4,6 +4,7 @@ Tables that grow with users or events pass through Parquet files in `<root>/_scr
 by block; only what grows with the catalogue or with days is held by the driver.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def _text_vectors(
         missing = not_encoded(run, without, encoder_id)
         if missing:
             raise TableError(
-                f"{missing} of {len(found)} texts have no vector under encoder {encoder_id}; run jobs/encode.py first"
+                f"{missing} of {len(found)} texts have no vector under encoder {encoder_id}; run jobs/textualise.py, then jobs/encode.py"
             )
     flat = with_vector["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return tuple(with_vector["text_hash"].to_pylist()), flat.reshape(len(with_vector), dimensions).astype(np.float32)
@@ -214,7 +215,8 @@ def with_profile_vectors(run: Run, sequences: DataFrame, encoder_id: str, until:
 def scratch(run: Run, rows: DataFrame, name: str) -> Iterator[pads.Dataset]:
     """Ordered rows as Parquet files that the driver can read piece by piece; removed at the end."""
     path = f"{run.warehouse.root}/_scratch/{run.run_id}-{name}"
-    filesystem, folder = fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
+    uri = re.sub("^s3[an]://", "s3://", path)  # Hadoop's names of what Arrow calls s3
+    filesystem, folder = fs.FileSystem.from_uri(uri) if "://" in path else (fs.LocalFileSystem(), path)
     try:
         rows.write.mode("overwrite").parquet(path)
         files = sorted(info.path for info in filesystem.get_file_info(fs.FileSelector(folder)) if info.path.endswith(".parquet"))

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import reduce
 
 import numpy as np
@@ -52,7 +52,7 @@ def publish(run: Run, head: Head) -> None:
     query = query_at(until, run.settings.domain)
     later = later_lists(run, query)
     if later:
-        log.info("recommend: lists as of %s stand, later than the end of %s; nothing to publish", later, day_of(until - 1))
+        log.warning("recommend: lists as of %s stand, later than the end of %s; nothing to publish", later, day_of(until - 1))
         run.wrote(*TABLES)
         return
     publication = list_id(run.settings, head.head_version, until, data_versions(run, _inputs(run)))
@@ -97,9 +97,11 @@ def last_day(run: Run) -> int:
     """The run's day, by default the last event_date.
 
     Raises:
-        TableError: there are no events up to that day.
+        TableError: the day is not yet, or there are no events up to it.
     """
     day = run.settings.pipeline.day
+    if day and day > (date.today() + timedelta(days=1)).isoformat():  # zones are ahead of the clock
+        raise TableError(f"day {day} is yet to come: its lists would keep those of every day until then from being published")
     events = run.read("events")
     last = (events.filter(F.col("event_date") <= F.lit(day)) if day else events).agg(F.max("event_date")).first()
     if last is None or last[0] is None:
