@@ -16,7 +16,8 @@ OF_DOUBLES = ("Abs", "Add", "Multiply", "Subtract", "UnaryMinus")  # cannot fail
 # those that can raise and have no word for it
 PARTIAL = ("AssertTrue", "MillisToTimestamp", "RaiseError", "SecondsToTimestamp", "Sequence", "StringToMap", "ToNumber")
 # what the machine or the moment says, not the record: a second run would give another event
-OUTSIDE = ("CurrentDate", "CurrentTimestamp", "CurrentUser", "LocalTimestamp", "Now", "Rand", "Randn", "Uuid")
+OUTSIDE = ("CurrentDate", "CurrentTime", "CurrentTimestamp", "CurrentUser", "LocalTimestamp", "Now")
+OUTSIDE += ("MonotonicallyIncreasingID", "Rand", "Randn", "Shuffle", "Uuid")
 INSTANTS = ("date", "timestamp", "timestamp_ntz")
 INSTEAD = {
     "Cast": "try_cast(value AS type)",
@@ -43,7 +44,9 @@ def check_total(key: str, text: str, made: DataFrame, *, query: bool = False) ->
     plan = made._jdf.queryExecution().analyzed()
     casts = java_class(made.sparkSession, "org.apache.spark.sql.catalyst.expressions.Cast")
     roots = list(_expressions(plan) if query else _each(plan.expressions()))
-    if re.search("current|user|now|local|rand|uuid", text, re.IGNORECASE):  # to look at each node costs a call of the JVM
+    if re.search(
+        "cur|user|now|local|rand|uuid|shuffle|monotonic|unix_timestamp", text, re.IGNORECASE
+    ):  # to look at each node costs a call of the JVM
         for node in (found for root in roots for found in _all(root)):
             if node.getClass().getSimpleName() in OUTSIDE:
                 raise InputError(

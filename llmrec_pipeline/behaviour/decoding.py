@@ -52,6 +52,8 @@ def joined_records(lines: Iterable[Line], separator: str, quote: str, longest: i
         line = waiting.pop() if waiting else next(source, None)
         if line is not None:
             pending.append(line)
+            if 1 < len(pending) < longest and quote not in line[0]:
+                continue  # it closes nothing
             text = "\n".join(text for text, _ in pending)
             if quote not in text or (joined if pending[1:] else alone).fullmatch(text):
                 yield text, next((reason for _, reason in pending if reason), None)

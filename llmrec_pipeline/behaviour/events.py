@@ -3,6 +3,7 @@
 Rows are flagged, never filtered, until the step splits them: each record keeps exactly one fate (law 1).
 """
 
+import re
 from collections.abc import Callable
 from functools import reduce
 
@@ -20,6 +21,7 @@ REASON = "reason"
 RECORD, VALUE, PLACE, USER, OWN = "_record_id", "value", "_place", "_user", "_own"
 FLAGS = (REASON, RAW, FILE, AMBIGUOUS)
 IGNORED = "ignored"
+UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
 CONSTANTS = {"null", "true", "false"}
 Checks = list[tuple[str | Column, Column]]  # (reason, or the column that holds it; condition)
 MAPPED = (
@@ -50,11 +52,12 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
         raise InputError(
             f"the file has a column {VALUE!r}, which is what a list's element is called; read it under another name (header: false, or a query)"
         )
-    time = domain.columns["event_time"].strip("`")
-    if time in records.instants and domain.zone != "UTC" and all(map(is_naive, domain.time_formats)):
+    time, instants = domain.columns["event_time"], map(str.lower, records.instants)
+    if time.strip("`").lower() in instants and domain.zone not in UTC and all(map(is_naive, domain.time_formats)):
         raise InputError(
             f"columns.event_time: {time!r} holds points in time, spelt in UTC, which would be read as the clock of zone {domain.zone}; "
-            f"declare event_time: concat({time}, 'Z') and time_formats: [\"yyyy-MM-dd HH:mm:ss[.SSSSSS]X\"]"
+            f"declare event_time: concat({time}, 'Z') and time_formats: [\"yyyy-MM-dd HH:mm:ss[.SSSSSS]X\"], or, where its writer meant "
+            f"that clock, event_time: concat({time}, '')"
         )
     elements = records.rows.withColumns({VALUE: F.lit(""), PLACE: F.lit(0)})
     for name, listed in domain.lists.items():
@@ -66,12 +69,11 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
 def check_expression(rows: DataFrame, key: str, expression: str, known: list[str]) -> None:
     """Raises InputError when a piece of the domain's SQL does not resolve against the columns of `rows`, or can raise on some of their values."""
     word = expression.strip("`")
-    if expression.isidentifier() or expression == f"`{word}`":
+    if expression.isidentifier() or re.fullmatch("`[^`]+`", expression):
         if word in known:
             return
-        if expression.lower() not in CONSTANTS | {
-            name.lower() for name in known
-        }:  # Spark has words of its own: `user` is who runs the job
+        # Spark has words of its own, and knows no case: `user` is who runs the job
+        if expression.lower() not in CONSTANTS and word.lower() not in map(str.lower, known):
             raise InputError(f"{key}: {expression!r} does not fit the file, which has no such column; {nearest(word, known)}")
     try:
         made = rows.select(F.expr(expression))

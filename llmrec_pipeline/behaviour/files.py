@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from pyspark.sql import SparkSession
 
+from llmrec_pipeline.behaviour.decoding import MARKED
 from llmrec_pipeline.errors import InputError
 from llmrec_pipeline.session import java_class
 
@@ -23,6 +24,7 @@ COMPRESSED = (".gz", ".bz2", ".zst", ".lz4", ".snappy", ".deflate")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 THREADS = 4
 PIECES = (65_536, 256, 1)  # bytes; of a damaged file all can be read that lies before the fault
+LONGEST_HEADER = 65_536  # characters, where a file is damaged
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class File:
 
     @property
     def folders(self) -> dict[str, str | None]:
-        """Values of Hive-style folders (`shop=007/`) anywhere in the path, as spelt: a record is the same one whichever folder was named."""
-        pairs = [part.partition("=") for part in self.path.split("/")[:-1] if "=" in part]
+        """Values of Hive-style folders (`shop=007/`), as spelt."""
+        pairs = [part.partition("=") for part in self.inner.split("/")[:-1] if "=" in part]
         return {name: None if value == HIVE_NULL else unquote(value) for name, _, value in pairs}
 
 
@@ -139,7 +141,10 @@ def _fault(spark: SparkSession, file: File) -> str | None:
 
 
 def first_line(spark: SparkSession, file: File, charset: str) -> str | None:
-    """The first line with content, without line ending and byte-order mark; null where there is none, or the file breaks off in it."""
+    """The first line with content, without line ending and byte-order mark; null where there is none, or the file breaks off in it.
+
+    What the charset does not explain is `decoding.INVALID`.
+    """
     for piece in PIECES:
         try:
             with closing(_open(spark, file)) as stream:
@@ -150,7 +155,7 @@ def first_line(spark: SparkSession, file: File, charset: str) -> str | None:
 
 
 def _first_line(stream: Any, charset: str, size: int) -> str | None:
-    decoder, text = codecs.getincrementaldecoder(charset)("replace"), ""
+    decoder, text = codecs.getincrementaldecoder(charset)(MARKED), ""
     while True:
         piece = bytes(stream.readNBytes(size))
         text += decoder.decode(piece, final=not piece)
@@ -159,7 +164,7 @@ def _first_line(stream: Any, charset: str, size: int) -> str | None:
             content = line.removeprefix("\ufeff").removesuffix("\r")
             if content.strip():
                 return content
-        if not piece:
+        if not piece or (size < PIECES[0] and len(text) > LONGEST_HEADER):
             return None
 
 

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, IntegerType, StringType, StructField, StructType, TimestampType
 
 from llmrec_pipeline.behaviour.ansi import check_total
-from llmrec_pipeline.behaviour.decoding import OPENERS, decoded_lines, joined_records
+from llmrec_pipeline.behaviour.decoding import INVALID, OPENERS, decoded_lines, joined_records
 from llmrec_pipeline.behaviour.files import COMPRESSED, THREADS, File, Listing, first_line, list_files, literal_paths, sha256
 from llmrec_pipeline.config import FilesConfig, SourceConfig
 from llmrec_pipeline.errors import InputError
@@ -98,7 +98,7 @@ def _read_files(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]
         units, headers = rows.select(FILE), 0
     else:
         lines = _lines(spark, source, listing.files)
-        names = _headers(spark, source, files)
+        names = _headers(spark, source, listing.files or files)  # damaged ones are asked where there are no others
         rows = _with_file(spark, _parsed(source, lines, names, listing.files), files)
         units, headers = (
             _with_file(spark, lines.select("_uri"), files).select(FILE),
@@ -282,9 +282,9 @@ def _headers(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) 
     found: Headers = {}
     for file in files:
         line = first_line(spark, file, source.charset)
-        if line is not None and "\ufffd" in line:
+        if line is not None and INVALID in line:
             raise InputError(
-                f"the header of {file.path} is not {source.charset}: {line[:200]!r}; declare source.charset (gbk, utf-16, latin-1 ...)"
+                f"the header of {file.path} is not {source.charset}: {line.replace(INVALID, '?')[:200]!r}; declare source.charset (gbk, utf-16, latin-1 ...)"
             )
         if line is not None:
             found[file.uri] = (line, _column_names(line, source, file.path))
@@ -379,8 +379,9 @@ def _from_json(source: FilesConfig, lines: DataFrame) -> DataFrame:
     options = {"columnNameOfCorruptRecord": "_corrupt", "mode": "PERMISSIVE"}
     record = lines.withColumn("_record", F.from_json(RAW, schema, options))
     # Spark reads one object and leaves what follows it on the line; in most lines the first brace that closes is the last character
-    beside = F.from_json(F.concat(F.lit("["), RAW, F.lit("]")), ArrayType(StringType()))
-    alone = (F.instr(F.rtrim(RAW), "}") == F.length(F.rtrim(RAW))) | (F.size(beside) == 1)
+    object_ = F.regexp_replace(RAW, r",\s*$", "")  # of an array that was written one element a line
+    listed = F.from_json(F.concat(F.lit("["), object_, F.lit(",0]")), ArrayType(StringType()))
+    alone = (F.instr(F.rtrim(RAW), "}") == F.length(F.rtrim(RAW))) | (F.size(listed) == 2)
     whole = F.col("_record._corrupt").isNull() & F.ltrim(RAW).startswith("{") & alone
     values = {name: reduce(lambda value, part: value.getField(part), name.split("."), F.col("_record")) for name in columns}
     return _flat(record, values, F.when(~F.coalesce(whole, F.lit(False)), F.lit("broken row")))

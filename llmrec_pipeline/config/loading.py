@@ -3,6 +3,7 @@
 import hashlib
 import json
 import posixpath
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ class Settings(Section):
     def root(self) -> str:
         """Folder of the domain's tables: a URI as it stands, a local path made absolute (Delta creates no table at a relative one)."""
         warehouse = self.pipeline.warehouse.rstrip("/")
-        return f"{warehouse if '://' in warehouse else Path(warehouse).resolve()}/{self.domain.name}"
+        is_uri = re.match(r"[A-Za-z][\w+.-]*:", warehouse)
+        return f"{warehouse if is_uri else Path(warehouse).resolve()}/{self.domain.name}"
 
     @property
     def mapping_hash(self) -> str:
@@ -118,7 +120,8 @@ def _whole(path: str) -> str:
         return str(Path(path).resolve())
     if scheme == "file":
         return str(Path("/" + rest.lstrip("/")).resolve())
-    return f"{scheme}:/{posixpath.normpath(rest.lstrip('/'))}"
+    authority, _, inner = rest[2:].partition("/") if rest.startswith("//") else ("", "", rest)
+    return f"{scheme}://{authority}{posixpath.normpath('/' + inner.lstrip('/'))}"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

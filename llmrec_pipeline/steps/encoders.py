@@ -79,7 +79,8 @@ def settle_encoder(run: Run, texts: DataFrame) -> EncoderSpec:
         if choice is None:
             with run.stage("choose"):
                 trials = measure(texts.orderBy("text_hash").limit(SAMPLE), resolve(config, REFERENCE), config)
-            if trials and not any(trial.tokens_per_second for trial in trials):  # there is no text yet: those to come decide
+            computed = [trial.tokens_per_second for trial in trials if trial.error is None]
+            if computed and not any(computed):  # there is no text yet: those to come decide
                 return resolve(config, REFERENCE)
             choice = fastest(trials, config.min_cosine)
             log.info("encode: backend %s in %s, the fastest of %s", *choice, _measured(trials))

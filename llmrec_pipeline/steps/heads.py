@@ -60,13 +60,13 @@ def read_head(folder: Path) -> Head:
         values = json.loads((folder / JOINT_FILE).read_text(encoding="utf-8"))
         weights = JointWeights.from_dict(values.pop("weights"))
         collaborative = CollaborativeConfig.model_validate(values.pop("collaborative"))
-    except (OSError, KeyError, TypeError, ValueError) as error:  # ValueError: pydantic's and json's own
+        return Head(model=load(folder).model, weights=weights, collaborative=collaborative, **values)
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as error:  # ValueError: pydantic's and json's own
         cause = " ".join(str(error).split())[:200]
         raise ModelError(
             f"model folder {folder}: {JOINT_FILE} is not what this version reads ({type(error).__name__}: {cause}); run train again, "
             "and promote what it makes"
         ) from error
-    return Head(model=load(folder).model, weights=weights, collaborative=collaborative, **values)
 
 
 def registry_of(run: Run) -> Registry:

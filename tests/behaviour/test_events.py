@@ -302,6 +302,7 @@ def test_a_row_that_is_lost_on_its_way_to_the_table_fails_the_job(
         ({"columns": PLAIN | {"item_id": "itm"}}, InputError, "columns.item_id: 'itm' does not fit.*did you mean 'item'"),
         ({"columns": PLAIN | {"user_id": "session_user"}}, InputError, "no such column; .*user"),
         ({"columns": PLAIN | {"event_time": "current_date"}}, InputError, "no such column; "),
+        ({"columns": PLAIN | {"event_time": "string(unix_timestamp())"}}, InputError, "which another run would answer otherwise"),
         (
             {"columns": PLAIN | {"user_id": "concat(current_user(), user)"}},
             InputError,
@@ -337,6 +338,13 @@ def test_what_the_user_can_mend_is_said_in_one_line(
     with pytest.raises(error, match=message):
         run_job("ingest", make_settings(domain(file, PLAIN) | change))
     assert not (tmp_path / "warehouse/shop/events").exists()
+
+
+def test_columns_are_named_as_sql_names_them(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
+    file = write(tmp_path / "log.csv", "user id,item,time,action", "u1,tea,2024-01-01 10:00:00,buy")
+    columns = PLAIN | {"user_id": "`User ID`", "item_id": "`user id` || '-' || `item`", "session_id": "NULL"}
+    (event,) = run_job("ingest", make_settings(domain(file, columns))).warehouse.read("events").collect()
+    assert (event.user_id, event.item_id, event.session_id) == ("u1", "u1-tea", None)
 
 
 def test_a_reason_may_have_any_name(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:

@@ -71,6 +71,12 @@ def test_neither_a_folder_to_make_nor_one_that_config_names_lies_outside_the_all
     for path in ("file:/etc/passwd", f"file://{tmp_path}/../passwd", "s3a://bucket/x"):
         with pytest.raises(ConfigError, match=r"source\.path '.*' lies outside"):
             make_settings({**DOMAIN, "source": {"path": path, "format": "csv"}}, roots)
+    for path in ("hdfs:///nn/a.csv", "s3a://evil/../bucket/a.csv"):
+        with pytest.raises(ConfigError, match=r"source\.path '.*' lies outside"):
+            make_settings(
+                {**DOMAIN, "source": {"path": path, "format": "csv"}},
+                f"paths.allowed_roots=[{tmp_path}, hdfs://nn, s3a://bucket]",
+            )
     for path in (f"file://{tmp_path}/a.csv", f"file:{tmp_path}/a.csv"):
         assert make_settings({**DOMAIN, "source": {"path": path, "format": "csv"}}, roots)
     with pytest.raises(ConfigError, match=r"source\.path '.*' lies outside"):

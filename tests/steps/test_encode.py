@@ -108,6 +108,16 @@ def test_where_there_is_no_text_to_time_those_to_come_decide(
     assert run_job("encode", settings).versions["precision"] == "bf16"
 
 
+def test_where_no_candidate_computes_the_causes_are_told(
+    run_job, make_settings, write: Write, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("white mug")
+    monkeypatch.setattr(encoders, "measure", lambda *_: [Trial("openvino", "fp32", 0.0, 0.0, "no cache folder", "a processor")])
+    with pytest.raises(ModelError, match=r"no back-end keeps encoder\.min_cosine .*no cache folder"):
+        run_job("encode", make_settings(DOMAIN, "encoder.backend=openvino", "encoder.precision=auto"))
+    assert warehouse.read("encoders").count() == 0
+
+
 def test_what_was_chosen_is_kept_and_not_measured_again(
     run_job, make_settings, write: Write, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
