@@ -16,8 +16,9 @@ OF_DOUBLES = ("Abs", "Add", "Multiply", "Subtract", "UnaryMinus")  # cannot fail
 # those that can raise and have no word for it
 PARTIAL = ("AssertTrue", "MillisToTimestamp", "RaiseError", "SecondsToTimestamp", "Sequence", "StringToMap", "ToNumber")
 # what the machine or the moment says, not the record: a second run would give another event
-OUTSIDE = ("CurrentDate", "CurrentTime", "CurrentTimestamp", "CurrentUser", "LocalTimestamp", "Now")
-OUTSIDE += ("MonotonicallyIncreasingID", "Rand", "Randn", "Shuffle", "Uuid")
+CLOCK = ("CurrentDate", "CurrentTime", "CurrentTimestamp", "LocalTimestamp", "Now")
+CHANCE = ("MonotonicallyIncreasingID", "Rand", "Randn", "Shuffle", "Uuid")
+OUTSIDE = (*CLOCK, *CHANCE, "CurrentUser")
 INSTANTS = ("date", "timestamp", "timestamp_ntz")
 INSTEAD = {
     "Cast": "try_cast(value AS type)",
