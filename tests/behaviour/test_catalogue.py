@@ -46,7 +46,7 @@ def test_records_of_the_catalogue_that_name_no_item_go_to_quarantine(
 
 def test_a_column_that_the_catalogue_lacks_is_named(domain: dict[str, Any], make_settings: Make, run_job: RunJob) -> None:
     domain["items"]["columns"]["title"] = "lable"
-    with pytest.raises(InputError, match=r"items\.columns\.title: 'lable' does not fit the file: .*did you mean 'label'"):
+    with pytest.raises(InputError, match=r"items\.columns\.title: 'lable' does not fit the file, .*did you mean 'label'"):
         run_job("ingest", make_settings(domain))
 
 
