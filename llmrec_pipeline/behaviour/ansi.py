@@ -45,9 +45,8 @@ def check_total(key: str, text: str, made: DataFrame, *, query: bool = False) ->
     plan = made._jdf.queryExecution().analyzed()
     casts = java_class(made.sparkSession, "org.apache.spark.sql.catalyst.expressions.Cast")
     roots = list(_expressions(plan) if query else _each(plan.expressions()))
-    if re.search(
-        "cur|user|now|local|rand|uuid|shuffle|monotonic|unix_timestamp", text, re.IGNORECASE
-    ):  # to look at each node costs a call of the JVM
+    # to look at each node costs a call of the JVM
+    if re.search("cur|user|now|local|rand|uuid|shuffle|monotonic|unix_timestamp", text, re.IGNORECASE):
         for node in (found for root in roots for found in _all(root)):
             if node.getClass().getSimpleName() in OUTSIDE:
                 raise InputError(

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import posixpath
-import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,10 +27,8 @@ class Settings(Section):
 
     @property
     def root(self) -> str:
-        """Folder of the domain's tables: a URI as it stands, a local path made absolute (Delta creates no table at a relative one)."""
-        warehouse = self.pipeline.warehouse.rstrip("/")
-        is_uri = re.match(r"[A-Za-z][\w+.-]*:", warehouse)
-        return f"{warehouse if is_uri else Path(warehouse).resolve()}/{self.domain.name}"
+        """Folder of the domain's tables, whole: Delta creates no table at a relative path."""
+        return f"{_whole(self.pipeline.warehouse).rstrip('/')}/{self.domain.name}"
 
     @property
     def mapping_hash(self) -> str:
@@ -114,7 +111,7 @@ def check_root(path: str, key: str, roots: Sequence[str]) -> None:
 
 
 def _whole(path: str) -> str:
-    """As Hadoop reads it: `file:/x` is a path of this machine, `s3a://bucket/a/../b` one of its bucket."""
+    """An absolute path, or a URI, as Hadoop reads it: `file:/x` is a path of this machine, `s3a://bucket/a/../b` one of its bucket."""
     scheme, colon, rest = path.partition(":")
     if not colon or "/" in scheme:
         return str(Path(path).resolve())

@@ -6,7 +6,7 @@ Legend: N sample texts, D dimensions of a vector.
 import math
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,13 +107,12 @@ def fastest_seconds(encoders: Sequence[Encoder], tokens: Tokens) -> list[float]:
     return seconds
 
 
-def fastest(trials: Iterable[Trial], min_cosine: float) -> Choice:
+def fastest(trials: Sequence[Trial], min_cosine: float) -> Choice:
     """The choice with the most tokens a second among those that keep `min_cosine`.
 
     Raises:
         ModelError: none keeps it.
     """
-    trials = list(trials)
     kept = [trial for trial in trials if trial.error is None and trial.cosine >= min_cosine]
     if not trials:
         raise ModelError(

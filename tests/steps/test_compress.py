@@ -77,6 +77,7 @@ def test_neither_a_folder_to_make_nor_one_that_config_names_lies_outside_the_all
                 {**DOMAIN, "source": {"path": path, "format": "csv"}},
                 f"paths.allowed_roots=[{tmp_path}, hdfs://nn, s3a://bucket]",
             )
+    assert make_settings(inside, roots, f"warehouse=file:{tmp_path}/w/").root == f"{tmp_path}/w/{DOMAIN['name']}"
     for path in (f"file://{tmp_path}/a.csv", f"file:{tmp_path}/a.csv"):
         assert make_settings({**DOMAIN, "source": {"path": path, "format": "csv"}}, roots)
     with pytest.raises(ConfigError, match=r"source\.path '.*' lies outside"):
