@@ -85,9 +85,9 @@ class Warehouse:
         missing = not self.exists(name)
         if missing:
             self._create(TABLES[name])
-        self._check_owner(TABLES[name])
-        if not missing:
-            self.read(name)  # checks its columns
+            self._check_owner(TABLES[name])  # another job may have made it meanwhile
+        else:
+            self.read(name)  # checks its owner and its columns
         return missing
 
     def _create(self, table: Table) -> None:
@@ -127,7 +127,7 @@ class Warehouse:
         if table.mapped and table.name not in self.rebuilding and mapping != self.mapping_hash:
             raise TableError(
                 f"table {self.path(table.name)} was made by another mapping or template of domain {self.domain!r} "
-                f"(hash {mapping}, now {self.mapping_hash}); run ingest with --rebuild to read the sources again, or undo the change in the YAML"
+                f"(hash {mapping}, now {self.mapping_hash}); run jobs/{table.writers[0]}.py with --rebuild to make it anew, or undo the change in the YAML"
             )
 
     def _snapshot(self, name: str) -> Any:
@@ -140,11 +140,13 @@ class Warehouse:
         """The table as it stands whenever it is looked at, or at one version.
 
         Raises:
-            TableError: it does not exist, its columns are not the contract's (all discrepancies are named), or Delta is too old for it.
+            TableError: it does not exist, is another domain's or of another mapping, its columns are not the contract's (all discrepancies
+                are named), or Delta is too old for it.
         """
         if not self.exists(name):
             job = f"jobs/{TABLES[name].writers[0]}.py"
             raise TableError(f"table {self.path(name)} does not exist yet; run {job} for domain {self.domain!r} first")
+        self._check_owner(TABLES[name])
         if name in self.rebuilding:
             return self.spark.createDataFrame([], self.schema(name))
         with _readable(self.path(name)):

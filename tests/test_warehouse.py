@@ -126,6 +126,27 @@ def test_a_table_of_another_domain_is_refused(tmp_path: Path, shop: dict[str, An
     }
 
 
+def test_every_job_stops_where_a_table_that_it_reads_is_of_another_mapping(
+    shop: dict[str, Any], make_settings: Make, run_job: RunJob
+) -> None:
+    for job in ("ingest", "textualise"):
+        run_job(job, make_settings(shop))
+    changed = make_settings(shop, "seed=18")
+    for job in ("textualise", "encode", "train", "recommend", "evaluate", "promote", "rollback"):
+        table, writer = ("texts", "textualise") if job == "encode" else ("events", "ingest")
+        with pytest.raises(
+            TableError, match=rf"/{table} was made by another mapping .* run jobs/{writer}\.py with --rebuild .* undo the change"
+        ):
+            run_job(job, changed)
+    run_job("ingest", changed, rebuild=True)
+    with pytest.raises(TableError, match=r"/(texts|user_sequences) was made by another mapping .* run jobs/textualise\.py"):
+        run_job("textualise", changed)
+    run_job("textualise", changed, rebuild=True)
+    run = run_job("textualise", changed)
+    assert run.counts == {"texts_new": 0, "sequences_changed": 0}
+    assert [row["text"] for row in run.warehouse.read("texts").collect()] == ["bought i1"]
+
+
 def test_a_table_that_a_killed_job_began_to_make_is_made(shop: dict[str, Any], make_settings: Make, run_job: RunJob) -> None:
     settings = make_settings(shop)
     (Path(settings.root) / "events/_delta_log").mkdir(parents=True)

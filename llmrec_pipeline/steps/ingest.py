@@ -39,7 +39,8 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
         ConservationError: records and fates do not add up; nothing more is written.
     """
     warehouse = run.warehouse
-    tables = (*TABLES, "impressions") if run.settings.domain.lists else TABLES
+    shown = run.settings.domain.lists or (rebuild and warehouse.exists("impressions"))  # those of a mapping of before go
+    tables = (*TABLES, "impressions") if shown else TABLES
     with run.stage("parse"):
         parsed, catalogue = parse_delivery(run, every_day=rebuild), read_catalogue(run)
         warehouse.rebuilding.update({*tables} - {"quarantine"} if rebuild else ())

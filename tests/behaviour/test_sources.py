@@ -449,6 +449,19 @@ def test_columns_of_the_log_may_be_called_like_ours(tmp_path: Path, make_setting
     assert [(row.item_id, str(row.event_time)) for row in rows] == [("a", "2024-01-01 02:00:00"), ("b", "2024-01-01 02:00:00")]
 
 
+def test_a_mapping_without_lists_takes_away_what_was_shown_by_the_one_before(
+    tmp_path: Path, make_settings: Make, run_job: RunJob
+) -> None:
+    (tmp_path / "log.csv").write_text("user,event_time,reason,shown\nu1,2024-01-01 10:00:00,a,b\n")
+    lists = LISTED["lists"] | {"shown": {"values": "split(shown, ' ')", "into": "impressions"}}
+    described = LISTED | {"source": {"path": str(tmp_path / "log.csv")}, "lists": lists}
+    run = run_job("ingest", make_settings(described))
+    assert [row.item_id for row in run.warehouse.read("impressions").collect()] == ["b"]
+    columns = LISTED["columns"] | {"item_id": "reason", "event_type": "'view'"}
+    run = run_job("ingest", make_settings(described | {"lists": {}, "columns": columns}), rebuild=True)
+    assert (run.warehouse.read("events").count(), run.warehouse.read("impressions").count()) == (1, 0)
+
+
 def test_a_column_called_like_an_element_is_refused(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
     (tmp_path / "log.csv").write_text("user,event_time,reason,value\nu1,2024-01-01 10:00:00,a b,3\n")
     with pytest.raises(InputError, match=r"the file has a column 'value', which is what a list's element is called"):
