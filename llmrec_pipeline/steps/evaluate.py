@@ -58,7 +58,7 @@ def evaluate(run: Run) -> None:
         sequences = sequences_before(run, end)
         dataset = load_dataset(run, head.start)
         query = query_at(head.start, run.settings.domain)
-        scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head.head_version, dataset.catalogue))
+        scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head, dataset.catalogue))
         ordered = with_profile_vectors(run, sequences, head.encoder_id, head.start).orderBy("user_id", "event_date")
     with scratch(run, ordered, "sequences") as shards:
         size = run.settings.pipeline.recommend.block_users

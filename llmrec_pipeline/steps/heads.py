@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.collaborative import Neighbours
 from llmrec_pipeline.config import CollaborativeConfig, DomainConfig
-from llmrec_pipeline.errors import ConfigError, ModelError
+from llmrec_pipeline.errors import ConfigError, ModelError, TableError
 from llmrec_pipeline.interest.artefacts import load
 from llmrec_pipeline.interest.data import Catalogue, Query
 from llmrec_pipeline.interest.model import InterestModel
@@ -42,6 +43,7 @@ class Head:
     validation_start: int  # days since 1970-01-01: gradients come from before this date
     start: int  # T: choices were made before this date
     collaborative: CollaborativeConfig  # by which it was trained, and scores
+    neighbours: int | None = None  # rows of `item_neighbours` that it has when complete, 0 too; None: one of before does not say
 
 
 def query_at(day: int, domain: DomainConfig) -> Query:
@@ -80,6 +82,10 @@ class Similarities:
 
     co_occurrence: Neighbours
     transition: Neighbours
+
+    @property
+    def rows(self) -> int:
+        return len(self.co_occurrence.item) + len(self.transition.item)
 
 
 KINDS = tuple(field.name for field in fields(Similarities))
@@ -137,11 +143,28 @@ def make_scorer(run: Run, head: Head, dataset: Dataset, query: Query, similar: S
     )
 
 
-def read_neighbours(run: Run, head_version: str, catalogue: Catalogue) -> Similarities:
-    """The head's rows of `item_neighbours`, as rows of the catalogue; none where no user has had two items."""
-    rows = run.read("item_neighbours").filter(F.col("head_version") == head_version)
-    found = rows.select("kind", "item_id", "neighbour_id", "weight").toArrow()
+def read_neighbours(run: Run, head: Head, catalogue: Catalogue) -> Similarities:
+    """The head's rows of `item_neighbours`, as rows of the catalogue; none where no user has had two items.
+
+    Raises:
+        TableError: rows are missing.
+    """
+    found = neighbour_rows(run, head).select("kind", "item_id", "neighbour_id", "weight").toArrow()
+    check_complete(head, len(found))
     return Similarities(**{kind: _neighbours(found.filter(pc.field("kind") == kind), catalogue) for kind in KINDS})
+
+
+def neighbour_rows(run: Run, head: Head) -> DataFrame:
+    return run.read("item_neighbours").filter(F.col("head_version") == head.head_version)
+
+
+def check_complete(head: Head, rows: int) -> None:
+    """Raises TableError where a head has fewer rows of `item_neighbours` than were made for it: its lists would lack s."""
+    if head.neighbours is not None and rows < head.neighbours:
+        raise TableError(
+            f"table item_neighbours holds {rows} rows of head_version {head.head_version}, expected {head.neighbours}; run jobs/train.py, "
+            "which adds them, or makes another version where data, config or code have changed (and evaluate --promote, where there is a champion)"
+        )
 
 
 def _neighbours(found: pa.Table, catalogue: Catalogue) -> Neighbours:

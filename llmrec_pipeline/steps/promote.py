@@ -135,7 +135,7 @@ def _compare(run: Run, heads: dict[str, Head], start: int, end: int) -> Partials
         by_encoder = {encoder: load_dataset(run, start, encoder) for encoder in encoders}
         datasets = {name: by_encoder[head.encoder_id] for name, head in heads.items()}
         scorers = {
-            name: make_scorer(run, head, datasets[name], query, read_neighbours(run, head.head_version, datasets[name].catalogue))
+            name: make_scorer(run, head, datasets[name], query, read_neighbours(run, head, datasets[name].catalogue))
             for name, head in heads.items()
         }
     with ExitStack() as stack, run.stage("score"):

@@ -65,7 +65,7 @@ def publish(run: Run, head: Head) -> None:
     with run.stage("read"):
         sequences = sequences_before(run, until)  # before the catalogue, which is to hold all that they name
         dataset = load_dataset(run, until)
-        neighbours = read_neighbours(run, head.head_version, dataset.catalogue)
+        neighbours = read_neighbours(run, head, dataset.catalogue)
         scorer = make_scorer(
             run, head, dataset, query, neighbours
         )  # refuses vectors of another encoder, which no state must take

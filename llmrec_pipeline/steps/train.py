@@ -41,7 +41,17 @@ from llmrec_pipeline.steps.dataset import (
     with_profile_vectors,
 )
 from llmrec_pipeline.steps.encoders import standing_encoder
-from llmrec_pipeline.steps.heads import JOINT_FILE, KINDS, Head, Similarities, make_scorer, query_at, read_head, registry_of
+from llmrec_pipeline.steps.heads import (
+    JOINT_FILE,
+    KINDS,
+    Head,
+    Similarities,
+    make_scorer,
+    neighbour_rows,
+    query_at,
+    read_head,
+    registry_of,
+)
 from llmrec_pipeline.steps.states import advance_states
 from llmrec_pipeline.steps.versions import data_versions, head_version, state_version
 from llmrec_pipeline.tables import ITEM_NEIGHBOURS
@@ -65,37 +75,53 @@ def train(run: Run) -> None:
     run.versions |= {"state_version": state, "head_version": head, "encoder_id": encoder_id}
     existing = registry.find(head)
     if existing:
-        log.info("train: head_version %s exists (version %s of %s)", head, existing.version, registry.name)
-        newest = registry.newest()
-        if newest.version != existing.version:
-            log.warning(
-                "train: version %s is newer: evaluate takes that one, and so does recommend where there is no champion",
-                newest.version,
-            )
-        with registry.files(existing) as folder:
-            found = read_head(folder)
-        _complete(run, found, None, last)
+        _finish(run, registry, existing, last)
         return
     with run.stage("read"):
-        sequences = with_profile_vectors(run, sequences_before(run, window.start), encoder_id)
-        ordered = sequences.orderBy("user_id", "event_date")
-        dataset = load_dataset(run, window.start)
+        dataset, histories = _read(run, window.start, encoder_id)
         groups = _exposure_groups(run, dataset, window.validation_start)
-        with scratch(run, ordered, "sequences") as shards:
-            histories = dataset.histories(shards.to_table())
     with registry.run(f"{settings.domain.name} {window.name}") as mlflow:
         trained = _train_interest(run, (dataset, groups), histories, window, mlflow)
         with run.stage("fit"):
             fit = _fit_joint(run, trained, dataset, histories, window)
-            days = window.validation_start, window.start
-            found = Head(trained.model, fit.weights, head, state, encoder_id, *days, settings.pipeline.collaborative)
+            days, recipe = (window.validation_start, window.start), settings.pipeline.collaborative
             neighbours = neighbours_before(settings, dataset.catalogue, histories, query_at(window.start, settings.domain))
+            found = Head(trained.model, fit.weights, head, state, encoder_id, *days, recipe, neighbours.rows)
         with TemporaryDirectory() as folder:
             uri = _log(run, registry, mlflow, found, trained, fit, Path(folder))
         _complete(run, found, (dataset, neighbours), last)
         registry.register(
             uri, mlflow.active_run().info.run_id, {"head_version": head, "state_version": state, "encoder_id": encoder_id}
         )
+
+
+def _finish(run: Run, registry: Registry, existing: Any, last: int) -> None:
+    """Completes the rows of a version that is registered; neighbours are counted anew only where some are missing."""
+    with registry.files(existing) as folder:
+        found = read_head(folder)
+    log.info("train: head_version %s exists (version %s of %s)", found.head_version, existing.version, registry.name)
+    newest = registry.newest()
+    if newest.version != existing.version:
+        log.warning(
+            "train: version %s is newer: evaluate takes that one, and so does recommend where there is no champion",
+            newest.version,
+        )
+    fitted = None
+    if neighbour_rows(run, found).count() < (found.neighbours or 0):
+        with run.stage("read"):
+            dataset, histories = _read(run, found.start, found.encoder_id)
+        with run.stage("fit"):
+            query = query_at(found.start, run.settings.domain)
+            fitted = dataset, neighbours_before(run.settings, dataset.catalogue, histories, query)
+    _complete(run, found, fitted, last)
+
+
+def _read(run: Run, until: int, encoder_id: str) -> tuple[Dataset, Histories]:
+    """What lies before the date `until`: the dataset, and the histories of all users."""
+    sequences = with_profile_vectors(run, sequences_before(run, until), encoder_id)
+    dataset = load_dataset(run, until)  # after the sequences: it is to hold all that they name
+    with scratch(run, sequences.orderBy("user_id", "event_date"), "sequences") as shards:
+        return dataset, dataset.histories(shards.to_table())
 
 
 def training_window(run: Run) -> tuple[Window, int]:

@@ -1,10 +1,13 @@
 """What a head_version depends on, and what it does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.errors import ConfigError
+from llmrec_pipeline.errors import ConfigError, TableError
 from llmrec_pipeline.interest.training import TrainedModel
 from llmrec_pipeline.recommendation import JointFit
 from llmrec_pipeline.steps.dataset import day_of, load_dataset, scratch, sequences_before
@@ -25,7 +28,7 @@ def fitted(path, *overrides: str) -> tuple[JointFit, np.ndarray]:
     with scratch(run, ordered, "sequences") as shards:
         histories = dataset.histories(shards.to_table())
     fit = _fit_joint(run, TrainedModel(head.model, query, query, 17, [], {}), dataset, histories, window)
-    scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head.head_version, dataset.catalogue))
+    scorer = make_scorer(run, head, dataset, query, read_neighbours(run, head, dataset.catalogue))
     return fit, dataset.catalogue.item_ids[scorer.blocked]
 
 
@@ -64,3 +67,32 @@ def test_groups_that_no_item_has_are_refused(clicks) -> None:
         ConfigError, match=r"is 'brand', but the items of domain 'ecommerce' have 0 of them before .*, expected two"
     ):
         groups_of(clicks, "interest.exposure_weight=0.1", "interest.exposure_groups=brand", days=10_000)
+
+
+def test_neighbours_that_a_version_has_lost_stop_its_lists_until_train_has_added_them(clicks_copy) -> None:
+    path = clicks_copy
+    head, before = path.warehouse.read("item_neighbours").first()["head_version"], path.contents()["item_neighbours"]
+    for lost in ("kind = 'transition'", "true"):
+        DeltaTable.forPath(path.spark, path.warehouse.path("item_neighbours")).delete(lost)
+        left, serving = path.warehouse.read("item_neighbours").count(), path.versions()
+        for job in ("recommend", "evaluate"):
+            with pytest.raises(
+                TableError,
+                match=rf"item_neighbours holds {left} rows of head_version {head}, expected {len(before)}; run jobs/train\.py",
+            ):
+                path.run(job)
+        assert path.versions() == serving
+        assert path.run("train")["train"].counts["neighbours"] == len(before) - left
+        assert path.contents()["item_neighbours"] == before
+    lists = path.contents()["recommendations"]
+    path.run("recommend")
+    assert path.contents()["recommendations"] == lists
+
+
+def test_a_version_may_have_no_neighbours(clicks) -> None:
+    run = Run("recommend", clicks.settings(), clicks.spark, clicks.warehouse)
+    window, _ = training_window(run)
+    catalogue, without = load_dataset(run, window.start).catalogue, replace(serving_head(run), head_version="without")
+    assert [read_neighbours(run, replace(without, neighbours=made), catalogue).rows for made in (0, None)] == [0, 0]
+    with pytest.raises(TableError, match="holds 0 rows of head_version without, expected 1"):
+        read_neighbours(run, replace(without, neighbours=1), catalogue)
