@@ -44,8 +44,9 @@ class Registry:
         self._client = mlflow.MlflowClient()
 
     def find(self, head_version: str) -> Any | None:
-        """The registered version with this head_version."""
-        return next((v for v in self._versions() if v.tags.get("head_version") == head_version), None)
+        """The version registered last with this head_version: one whose files were lost is made again."""
+        found = [v for v in self._versions() if v.tags.get("head_version") == head_version]
+        return max(found, key=lambda v: int(v.version), default=None)
 
     def newest(self) -> Any:
         """The version registered last.

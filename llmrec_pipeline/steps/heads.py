@@ -29,6 +29,10 @@ from llmrec_pipeline.tracking import Run
 
 log = logging.getLogger("llmrec")
 JOINT_FILE = "joint.json"
+NEXT_STEP = (
+    "run jobs/train.py, which makes it whole, or another version where data, config or code have changed; where it is the champion, run "
+    "jobs/evaluate.py --rollback then"
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,19 @@ def read_head(folder: Path) -> Head:
         ) from error
 
 
+def head_of(registry: Registry, version: Any) -> Head:
+    """The head of a registered version.
+
+    Raises:
+        ModelError: its files are gone or damaged.
+    """
+    try:
+        with registry.files(version) as folder:
+            return read_head(folder)
+    except ModelError as error:
+        raise ModelError(f"version {version.version} of {registry.name} cannot be read ({error}); {NEXT_STEP}") from error
+
+
 def registry_of(run: Run) -> Registry:
     """The register of the versions that were made from the run's warehouse."""
     return Registry(run.settings, run.warehouse.table_id("events"))
@@ -102,8 +119,7 @@ def serving_head(run: Run) -> Head:
 
 def pinned_head(run: Run, registry: Registry, version: Any) -> Head:
     """The head of a version, noted as the one of this run."""
-    with registry.files(version) as folder:
-        head = read_head(folder)
+    head = head_of(registry, version)
     run.versions |= {"head_version": head.head_version, "state_version": head.state_version, "encoder_id": head.encoder_id}
     return head
 
@@ -162,8 +178,7 @@ def check_complete(head: Head, rows: int) -> None:
     """Raises TableError where a head has fewer rows of `item_neighbours` than were made for it: its lists would lack s."""
     if head.neighbours is not None and rows < head.neighbours:
         raise TableError(
-            f"table item_neighbours holds {rows} rows of head_version {head.head_version}, expected {head.neighbours}; run jobs/train.py, "
-            "which adds them, or makes another version where data, config or code have changed (and evaluate --promote, where there is a champion)"
+            f"table item_neighbours holds {rows} rows of head_version {head.head_version}, expected {head.neighbours}; {NEXT_STEP}"
         )
 
 

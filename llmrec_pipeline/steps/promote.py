@@ -21,7 +21,7 @@ from llmrec_pipeline.recommendation.scorer import Scorer
 from llmrec_pipeline.registry import CHALLENGER, CHAMPION, PREDECESSOR, PROMOTION, ROLLED_BACK, Registry
 from llmrec_pipeline.steps.dataset import day_of, load_dataset, scratch, sequences_before, user_blocks, with_profile_vectors
 from llmrec_pipeline.steps.evaluate import INPUTS, window_task, window_users, write_estimates
-from llmrec_pipeline.steps.heads import Head, make_scorer, pinned_head, query_at, read_head, read_neighbours, registry_of
+from llmrec_pipeline.steps.heads import Head, head_of, make_scorer, pinned_head, query_at, read_neighbours, registry_of
 from llmrec_pipeline.steps.recommend import TABLES, last_day, later_lists, publish
 from llmrec_pipeline.steps.train import states_at, targets_between
 from llmrec_pipeline.steps.versions import comparison_id, data_versions
@@ -38,7 +38,7 @@ def promote(run: Run) -> None:
 
     Raises:
         TableError: lists of a later day stand, so that those of the challenger would not be published.
-        ModelError: no version is registered.
+        ModelError: no version is registered, or the newest or the champion cannot be read.
     """
     run.warehouse.create(["evaluation", *TABLES])
     registry = registry_of(run)
@@ -53,8 +53,7 @@ def promote(run: Run) -> None:
     with registry.files(challenger) as folder:
         epochs = load(folder).epochs
     if champion:
-        with registry.files(champion) as folder:
-            heads[CHAMPION] = read_head(folder)
+        heads[CHAMPION] = head_of(registry, champion)
         run.versions[CHAMPION] = heads[CHAMPION].head_version
     if ROLLED_BACK in challenger.tags:
         reasons = [f"it was rolled back to version {challenger.tags[ROLLED_BACK]}; train another one"]

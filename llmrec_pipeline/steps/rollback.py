@@ -1,10 +1,11 @@
 """Back to the champion's predecessor: its lists first, then the alias."""
 
 import logging
+from typing import Any
 
-from llmrec_pipeline.errors import ModelError
-from llmrec_pipeline.registry import CHAMPION, PREDECESSOR, PROMOTION, ROLLED_BACK
-from llmrec_pipeline.steps.heads import pinned_head, registry_of
+from llmrec_pipeline.errors import ModelError, TableError
+from llmrec_pipeline.registry import CHAMPION, PREDECESSOR, PROMOTION, ROLLED_BACK, Registry
+from llmrec_pipeline.steps.heads import Head, check_complete, neighbour_rows, pinned_head, registry_of
 from llmrec_pipeline.steps.promote import check_day, check_published
 from llmrec_pipeline.steps.recommend import TABLES, publish
 from llmrec_pipeline.tracking import Run
@@ -15,9 +16,11 @@ log = logging.getLogger("llmrec")
 def rollback(run: Run) -> None:
     """Publishes the lists of the version that was champion before, then makes it champion; the other one is tagged and stays out.
 
+    A champion that cannot serve is no deadlock: without a predecessor that can, the newest version serves until one is promoted.
+
     Raises:
-        ModelError: there is no champion, or it has no predecessor.
-        TableError: lists of a later day stand.
+        ModelError: there is no champion, it has no predecessor, or no version can be read.
+        TableError: lists of a later day stand, or rows of the version are missing.
     """
     run.warehouse.create(TABLES)
     registry = registry_of(run)
@@ -26,17 +29,49 @@ def rollback(run: Run) -> None:
         raise ModelError(
             f"no version of {registry.name} is champion, so none can be rolled back; jobs/evaluate.py --promote makes one"
         )
+    check_day(run)
+    version, head = _next_to_serve(run, registry, champion)
+    publish(run, head)
+    check_published(run, registry, head, champion)
+    told = f"rolled back to version {version.version}"
+    registry.tag(champion, {ROLLED_BACK: str(version.version), PROMOTION: told})
+    if str(version.version) == champion.tags.get(PREDECESSOR):
+        registry.set_alias(CHAMPION, version)
+    else:
+        registry.drop_alias(CHAMPION)
+    log.info("rollback: version %s of %s is %s, lists are its own", champion.version, registry.name, told)
+
+
+def _next_to_serve(run: Run, registry: Registry, champion: Any) -> tuple[Any, Head]:
+    """The champion's predecessor; the newest version where neither that one nor the champion can serve."""
+    try:
+        return _whole(run, registry, _predecessor(registry, champion))
+    except (ModelError, TableError) as error:
+        if _can_serve(run, registry, champion):
+            raise
+        log.warning("rollback: the newest version is to serve until one is promoted: %s", error)
+    return _whole(run, registry, registry.newest())
+
+
+def _predecessor(registry: Registry, champion: Any) -> Any:
     if PREDECESSOR not in champion.tags:
         raise ModelError(
             f"version {champion.version} of {registry.name} is the first champion and has no predecessor; "
             "train a better version and promote it"
         )
-    predecessor = registry.numbered(champion.tags[PREDECESSOR])
-    check_day(run)
-    head = pinned_head(run, registry, predecessor)
-    publish(run, head)
-    check_published(run, registry, head, champion)
-    told = f"rolled back to version {predecessor.version}"
-    registry.tag(champion, {ROLLED_BACK: str(predecessor.version), PROMOTION: told})
-    registry.set_alias(CHAMPION, predecessor)
-    log.info("rollback: version %s of %s is %s, lists are its own", champion.version, registry.name, told)
+    return registry.numbered(champion.tags[PREDECESSOR])
+
+
+def _whole(run: Run, registry: Registry, version: Any) -> tuple[Any, Head]:
+    """A version whose files can be read and whose rows are complete, and its head."""
+    head = pinned_head(run, registry, version)
+    check_complete(head, neighbour_rows(run, head).count())
+    return version, head
+
+
+def _can_serve(run: Run, registry: Registry, version: Any) -> bool:
+    try:
+        _whole(run, registry, version)
+    except (ModelError, TableError):
+        return False
+    return True

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from llmrec_pipeline.collaborative import Neighbours, fit_neighbours, fit_transitions, transitions
 from llmrec_pipeline.config import Settings
-from llmrec_pipeline.errors import ConfigError, PipelineError, TableError
+from llmrec_pipeline.errors import ConfigError, ModelError, PipelineError, TableError
 from llmrec_pipeline.evaluation.windows import Window, window_ending
 from llmrec_pipeline.interest.artefacts import save
 from llmrec_pipeline.interest.carrying import advance
@@ -46,10 +46,10 @@ from llmrec_pipeline.steps.heads import (
     KINDS,
     Head,
     Similarities,
+    head_of,
     make_scorer,
     neighbour_rows,
     query_at,
-    read_head,
     registry_of,
 )
 from llmrec_pipeline.steps.states import advance_states
@@ -73,9 +73,9 @@ def train(run: Run) -> None:
     state = state_version(settings, encoder_id, window.start, inputs)
     head = head_version(settings, state)
     run.versions |= {"state_version": state, "head_version": head, "encoder_id": encoder_id}
-    existing = registry.find(head)
+    existing = _existing(registry, head)
     if existing:
-        _finish(run, registry, existing, last)
+        _complete(run, existing, _missing(run, existing), last)
         return
     with run.stage("read"):
         dataset, histories = _read(run, window.start, encoder_id)
@@ -95,25 +95,35 @@ def train(run: Run) -> None:
         )
 
 
-def _finish(run: Run, registry: Registry, existing: Any, last: int) -> None:
-    """Completes the rows of a version that is registered; neighbours are counted anew only where some are missing."""
-    with registry.files(existing) as folder:
-        found = read_head(folder)
-    log.info("train: head_version %s exists (version %s of %s)", found.head_version, existing.version, registry.name)
+def _existing(registry: Registry, head_version: str) -> Head | None:
+    """The head that is registered; None: there is none, or its files cannot be read and it is to be made again."""
+    existing = registry.find(head_version)
+    if not existing:
+        return None
+    log.info("train: head_version %s exists (version %s of %s)", head_version, existing.version, registry.name)
+    try:
+        found = head_of(registry, existing)
+    except ModelError as error:
+        log.warning("train: it is trained again: %s", error)
+        return None
     newest = registry.newest()
     if newest.version != existing.version:
         log.warning(
             "train: version %s is newer: evaluate takes that one, and so does recommend where there is no champion",
             newest.version,
         )
-    fitted = None
-    if neighbour_rows(run, found).count() < (found.neighbours or 0):
-        with run.stage("read"):
-            dataset, histories = _read(run, found.start, found.encoder_id)
-        with run.stage("fit"):
-            query = query_at(found.start, run.settings.domain)
-            fitted = dataset, neighbours_before(run.settings, dataset.catalogue, histories, query)
-    _complete(run, found, fitted, last)
+    return found
+
+
+def _missing(run: Run, head: Head) -> tuple[Dataset, Similarities] | None:
+    """The neighbours of a registered head, counted anew; None: all their rows are there."""
+    if neighbour_rows(run, head).count() >= (head.neighbours or 0):
+        return None
+    with run.stage("read"):
+        dataset, histories = _read(run, head.start, head.encoder_id)
+    with run.stage("fit"):
+        query = query_at(head.start, run.settings.domain)
+        return dataset, neighbours_before(run.settings, dataset.catalogue, histories, query)
 
 
 def _read(run: Run, until: int, encoder_id: str) -> tuple[Dataset, Histories]:

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from llmrec_pipeline.cli import evaluate_job, run_step
 from llmrec_pipeline.errors import ModelError, TableError
+from llmrec_pipeline.interest.artefacts import HEAD
 from llmrec_pipeline.registry import Registry
 from llmrec_pipeline.steps import rollback as rollback_step
 from llmrec_pipeline.steps.heads import JOINT_FILE
@@ -178,6 +179,53 @@ def test_a_worse_or_broken_challenger_is_refused_and_nothing_that_serves_changes
     with pytest.raises(TableError, match=r"lists as of 2019-11-05 .* later than the end of 2019-11-01.*leave out --day"):
         promote(path, "day='2019-11-01'")
     assert watched(path) == after
+
+
+def lose_files(path, number: str) -> None:
+    """A version's weights go, as where MLflow's store has lost them; those of the fixture are not this function's."""
+    assert number != "1"
+    (Path(registry_of(path).numbered(number).source.removeprefix("file://")) / HEAD).unlink()
+
+
+def test_a_champion_that_cannot_be_read_gives_way_to_a_version_that_can(clicks_copy) -> None:
+    path = clicks_copy
+    lost = register(path, "lost")
+    registry = registry_of(path)
+    registry.set_alias("champion", registry.numbered("2"))
+    lose_files(path, "2")
+    refused = r"version 2 of .* cannot be read \(.* lacks head\.safetensors.*\); run jobs/train\.py, .* run jobs/evaluate\.py --rollback"
+    for job in ("recommend", "rollback"):  # there is no other version yet
+        with pytest.raises(ModelError, match=refused):
+            path.run(job)
+    better = register(path, "better")
+    with pytest.raises(ModelError, match=refused):
+        promote(path)
+    assert aliases(path) == {"champion": lost, "challenger": better}
+    assert run_step("rollback", path.settings()).versions["head_version"] == better
+    assert aliases(path) == {"challenger": better}
+    assert served(path) == {better}
+    assert tag(path, lost, "promotion") == "rolled back to version 3"
+    assert promote(path).counts["promoted"] == 1
+    assert aliases(path) == {"champion": better}
+    registry.tag(registry.numbered("3"), {"predecessor": "2"})
+    with pytest.raises(ModelError, match=refused):  # the champion serves: nothing gives way
+        run_step("rollback", path.settings())
+    assert aliases(path) == {"champion": better}
+
+
+def test_a_version_whose_files_are_lost_is_trained_again(clicks_copy) -> None:
+    path = clicks_copy
+    registry, before = registry_of(path), path.versions()
+    first = registry.newest()
+    registry.register("file:///nowhere", first.run_id, {"head_version": first.tags["head_version"]})
+    with pytest.raises(ModelError, match=r"version 2 of .* cannot be read \(files of .*; run jobs/train\.py"):
+        path.run("evaluate")
+    trained = path.run("train")["train"]
+    assert int(registry.newest().version) == 3
+    assert registry.newest().tags["head_version"] == trained.versions["head_version"] == first.tags["head_version"]
+    path.run("train", "recommend", "evaluate")
+    assert int(registry.newest().version) == 3
+    assert path.versions() == before
 
 
 def test_a_warehouse_has_champions_of_its_own_and_the_newest_serves_until_there_is_one(clicks_copy) -> None:
