@@ -134,8 +134,9 @@ class Registry:
             try:
                 path = Path(self._mlflow.artifacts.download_artifacts(version.source, dst_path=folder))
             except Exception as error:  # MLflow's stores raise many classes
+                cause = " ".join(str(error).split())[:200]
                 raise ModelError(
-                    f"files of {self.name} version {version.version} cannot be read at {version.source}: {error}"
+                    f"files of {self.name} version {version.version} cannot be read at {version.source}: {cause}"
                 ) from error
             yield path
 
