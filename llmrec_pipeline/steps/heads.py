@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from llmrec_pipeline.collaborative import Neighbours
 from llmrec_pipeline.config import CollaborativeConfig, DomainConfig
 from llmrec_pipeline.errors import ConfigError, ModelError, TableError
-from llmrec_pipeline.interest.artefacts import load
+from llmrec_pipeline.interest.artefacts import RECURRENCE, file_hash, load
 from llmrec_pipeline.interest.data import Catalogue, Query
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.recommendation import JointWeights
@@ -48,6 +48,7 @@ class Head:
     start: int  # T: choices were made before this date
     collaborative: CollaborativeConfig  # by which it was trained, and scores
     neighbours: int | None = None  # rows of `item_neighbours` that it has when complete, 0 too; None: one of before does not say
+    recurrence: str | None = None  # SHA-256 of the weights that its states are made by; None likewise
 
 
 def query_at(day: int, domain: DomainConfig) -> Query:
@@ -66,13 +67,19 @@ def read_head(folder: Path) -> Head:
         values = json.loads((folder / JOINT_FILE).read_text(encoding="utf-8"))
         weights = JointWeights.from_dict(values.pop("weights"))
         collaborative = CollaborativeConfig.model_validate(values.pop("collaborative"))
-        return Head(model=load(folder).model, weights=weights, collaborative=collaborative, **values)
+        head = Head(model=load(folder).model, weights=weights, collaborative=collaborative, **values)
     except (FileNotFoundError, KeyError, TypeError, ValueError) as error:  # ValueError: pydantic's and json's own
         cause = " ".join(str(error).split())[:200]
         raise ModelError(
             f"model folder {folder}: {JOINT_FILE} is not what this version reads ({type(error).__name__}: {cause}); run train again, "
             "and promote what it makes"
         ) from error
+    found = file_hash(folder / RECURRENCE)
+    if head.recurrence not in (None, found):
+        raise ModelError(
+            f"{JOINT_FILE} was written for {RECURRENCE} of hash {head.recurrence}, found {found}; use the files of one training run"
+        )
+    return head
 
 
 def head_of(registry: Registry, version: Any) -> Head:

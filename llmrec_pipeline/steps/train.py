@@ -19,7 +19,7 @@ from llmrec_pipeline.collaborative import Neighbours, fit_neighbours, fit_transi
 from llmrec_pipeline.config import Settings
 from llmrec_pipeline.errors import ConfigError, ModelError, PipelineError, TableError
 from llmrec_pipeline.evaluation.windows import Window, window_ending
-from llmrec_pipeline.interest.artefacts import save
+from llmrec_pipeline.interest.artefacts import RECURRENCE, save
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, Histories, Query
 from llmrec_pipeline.interest.held_out import held_out_between
@@ -53,7 +53,7 @@ from llmrec_pipeline.steps.heads import (
     registry_of,
 )
 from llmrec_pipeline.steps.states import advance_states
-from llmrec_pipeline.steps.versions import data_versions, head_version, state_version
+from llmrec_pipeline.steps.versions import data_versions, head_version, state_version, with_weights
 from llmrec_pipeline.tables import ITEM_NEIGHBOURS
 from llmrec_pipeline.tracking import Run
 
@@ -75,6 +75,7 @@ def train(run: Run) -> None:
     run.versions |= {"state_version": state, "head_version": head, "encoder_id": encoder_id}
     existing = _existing(registry, head)
     if existing:
+        run.versions["state_version"] = existing.state_version
         _complete(run, existing, _missing(run, existing), last)
         return
     with run.stage("read"):
@@ -84,11 +85,14 @@ def train(run: Run) -> None:
         trained = _train_interest(run, (dataset, groups), histories, window, mlflow)
         with run.stage("fit"):
             fit = _fit_joint(run, trained, dataset, histories, window)
-            days, recipe = (window.validation_start, window.start), settings.pipeline.collaborative
             neighbours = neighbours_before(settings, dataset.catalogue, histories, query_at(window.start, settings.domain))
-            found = Head(trained.model, fit.weights, head, state, encoder_id, *days, recipe, neighbours.rows)
         with TemporaryDirectory() as folder:
+            recurrence = save(folder, trained)[RECURRENCE]
+            days, collaborative = (window.validation_start, window.start), settings.pipeline.collaborative
+            state = with_weights(state, recurrence)
+            found = Head(trained.model, fit.weights, head, state, encoder_id, *days, collaborative, neighbours.rows, recurrence)
             uri = _log(run, registry, mlflow, found, trained, fit, Path(folder))
+        run.versions["state_version"] = state
         _complete(run, found, (dataset, neighbours), last)
         registry.register(
             uri, mlflow.active_run().info.run_id, {"head_version": head, "state_version": state, "encoder_id": encoder_id}
@@ -327,7 +331,6 @@ def _block(scorer: Scorer, users: Histories, window: Window) -> Block:
 
 
 def _log(run: Run, registry: Registry, mlflow: Any, head: Head, trained: TrainedModel, fit: JointFit, folder: Path) -> str:
-    save(folder, trained)
     values = {name: value for name, value in vars(head).items() if name not in ("model", "weights", "collaborative")}
     configured = {"weights": head.weights.to_dict(), "collaborative": head.collaborative.model_dump(mode="json")}
     write_json(folder / JOINT_FILE, values | configured)

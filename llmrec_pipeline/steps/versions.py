@@ -46,7 +46,7 @@ def data_versions(run: Run, tables: Sequence[str]) -> dict[str, str]:
 
 
 def state_version(settings: Settings, encoder_id: str, until: int, inputs: dict[str, str]) -> str:
-    """All that feeds the recurrence and the accumulators."""
+    """All that feeds the recurrence and the accumulators, but its weights: what is known before they are learnt."""
     return hash_json(
         {
             "inputs": inputs,
@@ -58,6 +58,11 @@ def state_version(settings: Settings, encoder_id: str, until: int, inputs: dict[
             "source": source_hash(STATE_MODULES),
         }
     )
+
+
+def with_weights(state: str, recurrence: str) -> str:
+    """The state_version that rows carry: learnt once more, on another machine, the weights (a hash) may be others."""
+    return hash_json({"state_version": state, "recurrence": recurrence})
 
 
 def head_version(settings: Settings, state: str) -> str:

@@ -1,18 +1,23 @@
 """What a head_version depends on, and what it does not."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
-from llmrec_pipeline.errors import ConfigError, TableError
+from llmrec_pipeline.errors import ConfigError, ModelError, TableError
+from llmrec_pipeline.interest.artefacts import RECURRENCE, file_hash, load, save
 from llmrec_pipeline.interest.training import TrainedModel
 from llmrec_pipeline.recommendation import JointFit
 from llmrec_pipeline.steps.dataset import day_of, load_dataset, scratch, sequences_before
-from llmrec_pipeline.steps.heads import make_scorer, query_at, read_neighbours, serving_head
-from llmrec_pipeline.steps.train import _exposure_groups, _fit_joint, training_window
+from llmrec_pipeline.steps.heads import make_scorer, query_at, read_head, read_neighbours, registry_of, serving_head
+from llmrec_pipeline.steps.train import INPUTS, _exposure_groups, _fit_joint, training_window
+from llmrec_pipeline.steps.versions import data_versions, state_version, with_weights
 from llmrec_pipeline.tracking import Run
 
 pytestmark = pytest.mark.spark
@@ -72,18 +77,17 @@ def test_groups_that_no_item_has_are_refused(clicks) -> None:
 def test_neighbours_that_a_version_has_lost_stop_its_lists_until_train_has_added_them(clicks_copy) -> None:
     path = clicks_copy
     head, before = path.warehouse.read("item_neighbours").first()["head_version"], path.contents()["item_neighbours"]
-    for lost in ("kind = 'transition'", "true"):
-        DeltaTable.forPath(path.spark, path.warehouse.path("item_neighbours")).delete(lost)
-        left, serving = path.warehouse.read("item_neighbours").count(), path.versions()
-        for job in ("recommend", "evaluate"):
-            with pytest.raises(
-                TableError,
-                match=rf"item_neighbours holds {left} rows of head_version {head}, expected {len(before)}; run jobs/train\.py",
-            ):
-                path.run(job)
-        assert path.versions() == serving
-        assert path.run("train")["train"].counts["neighbours"] == len(before) - left
-        assert path.contents()["item_neighbours"] == before
+    DeltaTable.forPath(path.spark, path.warehouse.path("item_neighbours")).delete("kind = 'transition'")
+    left, serving = path.warehouse.read("item_neighbours").count(), path.versions()
+    for job in ("recommend", "evaluate"):
+        with pytest.raises(
+            TableError,
+            match=rf"item_neighbours holds {left} rows of head_version {head}, expected {len(before)}; run jobs/train\.py",
+        ):
+            path.run(job)
+    assert path.versions() == serving
+    assert path.run("train")["train"].counts["neighbours"] == len(before) - left > 0
+    assert path.contents()["item_neighbours"] == before
     lists = path.contents()["recommendations"]
     path.run("recommend")
     assert path.contents()["recommendations"] == lists
@@ -96,3 +100,22 @@ def test_a_version_may_have_no_neighbours(clicks) -> None:
     assert [read_neighbours(run, replace(without, neighbours=made), catalogue).rows for made in (0, None)] == [0, 0]
     with pytest.raises(TableError, match="holds 0 rows of head_version without, expected 1"):
         read_neighbours(run, replace(without, neighbours=1), catalogue)
+
+
+def test_states_are_those_of_the_weights_that_made_them(clicks, tmp_path: Path) -> None:
+    run = Run("train", clicks.settings(), clicks.spark, clicks.warehouse)
+    registry, window = registry_of(run), training_window(run)[0]
+    version, inputs = registry.newest(), data_versions(run, INPUTS)
+    with registry.files(version) as files:
+        shutil.copytree(files, tmp_path / "one")
+    weights = file_hash(tmp_path / "one" / RECURRENCE)
+    state = with_weights(state_version(run.settings, version.tags["encoder_id"], window.start, inputs), weights)
+    assert version.tags["state_version"] == read_head(tmp_path / "one").state_version == state != with_weights(state, "others")
+    assert {row[0] for row in clicks.warehouse.read("interest_states").select("state_version").distinct().collect()} == {state}
+
+    trained = load(tmp_path / "one")
+    with torch.no_grad():
+        trained.model.recurrence.items.ids.weight.mul_(2.0)
+    others = save(tmp_path / "one", trained)[RECURRENCE]
+    with pytest.raises(ModelError, match=f"joint.json was written for recurrence.safetensors of hash {weights}, found {others}"):
+        read_head(tmp_path / "one")
