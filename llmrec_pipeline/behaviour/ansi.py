@@ -74,22 +74,27 @@ def _expressions(plan: Any) -> Iterator[Any]:
 
 
 def _nodes(expression: Any) -> Iterator[Any]:
-    """An expression and those that it is made of, subqueries too; without what is known before the first row, or gives null by itself."""
+    """As `_all`, without what is known before the first row, or gives null by itself."""
     if expression.foldable() or expression.getClass().getSimpleName() == "TryEval":
         return
     yield expression
-    replaced, query = _asked(expression, "replacement"), _asked(expression, "plan")
-    for child in [replaced] if replaced is not None else _each(expression.children()):
+    replaced = _asked(expression, "replacement")
+    for child in [replaced] if replaced is not None else _inside(expression):
         yield from _nodes(child)
-    for root in _expressions(query) if query is not None else ():
-        yield from _nodes(root)
 
 
 def _all(expression: Any) -> Iterator[Any]:
-    """An expression and those that it is made of."""
+    """An expression and those that it is made of, subqueries too."""
     yield expression
-    for child in _each(expression.children()):
+    for child in _inside(expression):
         yield from _all(child)
+
+
+def _inside(expression: Any) -> Iterator[Any]:
+    """What an expression is made of, and the expressions of its query where it is a subquery."""
+    yield from _each(expression.children())
+    if (query := _asked(expression, "plan")) is not None:
+        yield from _expressions(query)
 
 
 def _raises(node: Any, casts: Any) -> bool:

@@ -61,7 +61,12 @@ SENTENCES = {  # what was done, the most committed first -> words for it
     "returned": "return returned refund refunded retoure rückgabe 退货 退款",
     "disliked": "dislike disliked unlike 不喜欢",
 }
-TAKES_BACK = ("removed from the cart", "cancelled", "returned", "disliked")
+TAKES_BACK = {
+    "removed from the cart": "put in the cart",
+    "cancelled": "bought",
+    "returned": "bought",
+    "disliked": "liked",
+}  # what undoes -> what is undone
 WORDS = {word: sentence for sentence, words in SENTENCES.items() for word in words.split()}
 MISSING = "NULL|null|Null|NA|N/A|n/a|NaN|nan|None|none|n. v.|n.v.|k. A.|k.A.|\\N|-|--|?|(null)|<NA>|#N/A"
 RESERVED = """all and any as at between both by case cast check column create cross current_date current_time current_timestamp
@@ -409,6 +414,9 @@ def _event_types(guess: Guess) -> list[str]:
             lines.append(_line("  target", "true", "" if bought else "guessed: the most committed one"))
         if sentence in TAKES_BACK:
             lines.append(_line("  weight", "0"))
+            undone = [other for other, done in meant.items() if done == TAKES_BACK[sentence]]
+            if len(undone) == 1:
+                lines.append(_line("  cancels", scalar(undone[0]), "guessed"))
         lines += ["  template:", _line("    en", quoted(_template(guess.roles, sentence)), ask)]
     return lines
 

@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 
 from llmrec_pipeline.behaviour.ansi import check_total
 from llmrec_pipeline.behaviour.reading import BROKEN, FILE, HEADER, RAW, Records
-from llmrec_pipeline.behaviour.values import AMBIGUOUS, LARGEST, hash128, parse_number, text_of, with_time
-from llmrec_pipeline.config import DomainConfig, ListConfig, is_naive
+from llmrec_pipeline.behaviour.values import AMBIGUOUS, LARGEST, hash128, parse_number, parse_whole, text_of, with_time
+from llmrec_pipeline.config import DomainConfig, ListConfig, is_naive, unread_letters
 from llmrec_pipeline.errors import InputError, nearest
 from llmrec_pipeline.tables import EVENTS, IMPRESSIONS, ITEM_FIELDS, QUARANTINE
 
@@ -23,6 +23,8 @@ FLAGS = (REASON, RAW, FILE, AMBIGUOUS)
 IGNORED = "ignored"
 UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
 CONSTANTS = {"null", "true", "false"}
+CONDITION, LIST = "boolean", "array<string>"  # as Spark spells types
+EXAMPLES = {CONDITION: "a comparison, such as status = 'void'", LIST: "such as split(history, ' ')"}
 Checks = list[tuple[str | Column, Column]]  # (reason, or the column that holds it; condition)
 MAPPED = (
     "event_id",
@@ -44,14 +46,22 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
     plain = {f"columns.{k}": v for k, v in domain.columns.items()}
     if domain.items.source is None:
         plain |= {f"items.columns.{k}": v for k, v in domain.items.columns.items()}
-    plain |= {f"quarantine_when.{k}": v for k, v in domain.quarantine_when.items()}
-    plain |= {f"lists.{name}.values": listed.values for name, listed in domain.lists.items()}
     for key, expression in plain.items():
         check_expression(records.rows, key, expression, known)
+    for reason, condition in domain.quarantine_when.items():
+        check_expression(records.rows, f"quarantine_when.{reason}", condition, known, CONDITION)
+    for name, listed in domain.lists.items():
+        check_expression(records.rows, f"lists.{name}.values", listed.values, known, LIST)
     if domain.lists and VALUE in map(str.lower, known):
         raise InputError(
             f"the file has a column {VALUE!r}, which is what a list's element is called; read it under another name (header: false, or a query)"
         )
+    for pattern in domain.time_formats:
+        if odd := unread_letters(pattern):
+            raise InputError(
+                f"time_formats: {pattern!r} has {odd!r}, which names no part of a time that is read; expected a pattern such as "
+                "\"yyyy-MM-dd'T'HH:mm:ss[.SSS]\" (what stands for itself in quotes), or epoch_seconds, epoch_millis, epoch_micros"
+            )
     time, instants = domain.columns["event_time"], map(str.lower, records.instants)
     if time.strip("`").lower() in instants and domain.zone not in UTC and all(map(is_naive, domain.time_formats)):
         raise InputError(
@@ -61,16 +71,24 @@ def check_mapping(records: Records, domain: DomainConfig) -> None:
         )
     elements = records.rows.withColumns({VALUE: F.lit(""), PLACE: F.lit(0)})
     for name, listed in domain.lists.items():
-        for key in ("item_id", "acted", "event_time"):
+        for key, wanted in {"item_id": None, "acted": CONDITION, "event_time": None}.items():
             if getattr(listed, key):
-                check_expression(elements, f"lists.{name}.{key}", getattr(listed, key), [*known, VALUE])
+                check_expression(elements, f"lists.{name}.{key}", getattr(listed, key), [*known, VALUE], wanted)
 
 
-def check_expression(rows: DataFrame, key: str, expression: str, known: list[str]) -> None:
-    """Raises InputError when a piece of the domain's SQL does not resolve against the columns of `rows`, or can raise on some of their values."""
+def check_expression(rows: DataFrame, key: str, expression: str, known: list[str], wanted: str | None = None) -> None:
+    """Raises InputError when a piece of the domain's SQL does not resolve against the columns of `rows`, or can raise on some of their values.
+
+    Args:
+        rows: what it reads.
+        key: where in the YAML it stands.
+        expression: the SQL.
+        known: columns that it may name.
+        wanted: the type that it must give; null: any that can be spelt.
+    """
     word = expression.strip("`")
     if expression.isidentifier() or re.fullmatch("`[^`]+`", expression):
-        if word in known:
+        if word in known and wanted is None:
             return
         # Spark has words of its own, and knows no case: `user` is who runs the job
         if expression.lower() not in CONSTANTS and word.lower() not in map(str.lower, known):
@@ -81,6 +99,8 @@ def check_expression(rows: DataFrame, key: str, expression: str, known: list[str
         raise InputError(
             f"{key}: {expression!r} does not fit the file: {str(error).splitlines()[0]}; the file has {known}"
         ) from None
+    if wanted and made.dtypes[0][1] != wanted:
+        raise InputError(f"{key}: {expression!r} gives {made.dtypes[0][1]}, expected {wanted}; write {EXAMPLES[wanted]}")
     check_total(key, expression, made)
 
 
@@ -178,7 +198,7 @@ def _typed(rows: DataFrame, domain: DomainConfig, mapping: dict[str, str], ident
             "user_id": F.col("_user_id"),
             "item_id": F.col("_item_id"),
             "event_type": event_type(F.col("_kind"), domain),
-            "position": F.col("_position").try_cast("int"),
+            "position": parse_whole(F.col("_position")),
             "time_known": F.lit(True),
             "session_id": F.col("_session_id"),
             **numbers,
@@ -250,6 +270,7 @@ def _event_checks(domain: DomainConfig) -> Checks:
         value = F.col(name)
         checks.append((f"unparseable {name}", F.col(f"_{name}").isNotNull() & (value.isNull() | F.isnan(value))))
         checks.append((f"{name} out of range", F.abs(value) >= LARGEST))
+    checks.append(("unparseable position", F.col("_position").isNotNull() & F.col("position").isNull()))
     checks.append(("negative quantity", F.col("quantity") < 0))
     checks.append(("negative price", ~of_type["positive_price"] & (F.col("price") < 0)))
     checks.append(("non-positive price", of_type["positive_price"] & F.coalesce(F.col("price") <= 0, F.lit(True))))
@@ -282,7 +303,7 @@ def quarantine_rows(bad: DataFrame, stage: str, source: str, files: tuple[str, .
     header = F.col(REASON) == HEADER
     nth = F.row_number().over(Window.partitionBy(FILE, REASON).orderBy(RAW))
     records = bad.withColumn("_nth", F.when(header, nth)).filter(~header | (F.col("_nth") > 1))
-    occurrence = F.row_number().over(Window.partitionBy(RAW).orderBy("file", REASON))
+    occurrence = F.row_number().over(Window.partitionBy(RAW).orderBy(REASON, "file"))
     file = F.element_at(F.array(*[F.lit(name) for name in files]), F.col(FILE) + 1)
     numbered = records.withColumn("file", file).withColumns(
         {"stage": F.lit(stage), "source": F.lit(source), "_occurrence": occurrence}

@@ -56,6 +56,10 @@ class Listing:
         """True where records of the delivery cannot be read."""
         return bool(self.damaged) or ARCHIVE in self.skipped.values()
 
+    def without(self, damaged: dict[File, str]) -> "Listing":
+        """The same, where these files turned out to be damaged, too."""
+        return Listing(tuple(file for file in self.files if file not in damaged), self.skipped, self.damaged | damaged)
+
 
 def list_files(spark: SparkSession, patterns: tuple[str, ...], *, text: bool) -> Listing:
     """Lists files, folders and globs.
@@ -81,8 +85,8 @@ def list_files(spark: SparkSession, patterns: tuple[str, ...], *, text: bool) ->
         raise InputError(
             f"source path {', '.join(patterns)!r} holds no record, no file can be read: {why}; deliver at least one file with records"
         )
-    damaged = _damaged(spark, [file for file in files if text and file.path.endswith(COMPRESSED)])
-    return Listing(tuple(file for file in files if file not in damaged), skipped, damaged)
+    packed = [file for file in files if text and file.path.endswith(COMPRESSED)]
+    return Listing(tuple(files), skipped, {}).without(_damaged(spark, packed))
 
 
 def _walk(spark: SparkSession, pattern: str) -> list[File] | None:

@@ -12,6 +12,7 @@ from functools import reduce
 
 import pyarrow as pa
 from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -31,6 +32,7 @@ TEXT_FORMATS = ("csv", "tsv", "json")
 LINES_SCHEMA = f"{RAW} string, _uri string, {BROKEN} string"
 QUERY = "query"  # what stands for the file of a record that a query made
 BATCH = 10_000
+SQL_ON_FILES = "spark.sql.runSQLOnFiles"
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,15 @@ def read_records(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...
 def _read_files(spark: SparkSession, source: FilesConfig, paths: tuple[str, ...]) -> Records:
     text = source.format in TEXT_FORMATS
     listing = list_files(spark, paths, text=text)
+    schemas = {} if text else _schemas(spark, source, listing.files)
+    listing = listing.without({file: fault for file, fault in schemas.items() if isinstance(fault, str)})
     whole = _damaged_rows(spark, listing)
     files = (*listing.files, *listing.damaged)
     _check_agreement("folders", {file.path: file.folders for file in files})
     instants: tuple[str, ...] = ()
     if not text:
-        made, instants = _structured(spark, source, listing.files)
-        rows = _with_file(spark, made, files)
+        found = {file: schema for file, schema in schemas.items() if isinstance(schema, StructType)}
+        rows, instants = _with_file(spark, _structured(spark, source, found), files), _instants(*found.values())
         units, headers = rows.select(FILE), 0
     else:
         lines = _lines(spark, source, listing.files)
@@ -131,21 +135,43 @@ def _with_file(spark: SparkSession, rows: DataFrame, files: tuple[File, ...]) ->
     return rows.join(F.broadcast(spark.createDataFrame(known, schema)), on="_uri", how="inner").drop("_uri")
 
 
-def _structured(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> tuple[DataFrame, tuple[str, ...]]:
-    """Parquet, ORC and Avro, each file by its own schema: typed columns become strings, nested ones JSON; and which were instants."""
+def _schemas(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> dict[File, StructType | str]:
+    """Each file's own schema; or why it has none: a file that was half written breaks off before its footer.
 
-    def loaded(chosen: tuple[File, ...], schema: StructType | None = None) -> DataFrame:
-        reader = spark.read.format(source.format).option("recursiveFileLookup", "true")
-        return (reader.schema(schema) if schema else reader).load(literal_paths(chosen))
+    Raises:
+        InputError: none has one, so nothing tells their columns.
+    """
+
+    def schema(file: File) -> StructType | str:
+        try:
+            return _loaded(spark, source, (file,)).schema
+        except Py4JJavaError as error:  # what PySpark has no class for; one of its own says that Spark lacks the format
+            return f"damaged file: {error.java_exception.getMessage().splitlines()[0]}"
 
     with ThreadPoolExecutor(THREADS) as pool:
-        schemas = dict(zip(files, pool.map(lambda file: loaded((file,)).schema, files), strict=True))
+        found = dict(zip(files, pool.map(schema, files), strict=True))
+    if all(isinstance(fault, str) for fault in found.values()):
+        raise InputError(
+            f"no file can be read as {source.format}: {files[0].path} ({found[files[0]]}); deliver it whole, or correct source.format"
+        )
+    return found
+
+
+def _loaded(spark: SparkSession, source: FilesConfig, files: tuple[File, ...], schema: StructType | None = None) -> DataFrame:
+    reader = spark.read.format(source.format).option("recursiveFileLookup", "true")
+    return (reader.schema(schema) if schema else reader).load(literal_paths(files))
+
+
+def _structured(spark: SparkSession, source: FilesConfig, schemas: dict[File, StructType]) -> DataFrame:
+    """Parquet, ORC and Avro, each file by its own schema: typed columns become strings, nested ones JSON."""
     _check_agreement("columns", {file.path: schema.names for file, schema in schemas.items()})
     alike: dict[str, list[File]] = {}
     for file, schema in schemas.items():
         alike.setdefault(schema.json(), []).append(file)
-    parts = [_as_strings(loaded(tuple(own), schemas[own[0]]), F.col("_metadata.file_path")) for own in alike.values()]
-    return reduce(DataFrame.unionByName, parts), _instants(*schemas.values())
+    parts = [
+        _as_strings(_loaded(spark, source, tuple(own), schemas[own[0]]), F.col("_metadata.file_path")) for own in alike.values()
+    ]
+    return reduce(DataFrame.unionByName, parts)
 
 
 def _instants(*schemas: StructType) -> tuple[str, ...]:
@@ -180,7 +206,7 @@ def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
     for name, part in parts.items():
         part.rows.filter(F.col(BROKEN).isNull()).drop(*TECHNICAL).createOrReplaceTempView(name)
     try:
-        answer = spark.sql(source.query or "")
+        answer = _answer(spark, source.query or "")
         made = _as_strings(answer, F.lit(None).cast("string"))
     except Exception as error:  # Spark raises several unrelated classes here
         known = {name: part.columns for name, part in parts.items()}
@@ -198,6 +224,15 @@ def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
     return Records(
         rows, units, files, headers, skipped, any(part.incomplete for part in parts.values()), _instants(answer.schema)
     )
+
+
+def _answer(spark: SparkSession, query: str) -> DataFrame:
+    """What a query gives that reads views alone: no file by its path, which nobody checked or counted."""
+    spark.conf.set(SQL_ON_FILES, "false")
+    try:
+        return spark.sql(query)
+    finally:
+        spark.conf.unset(SQL_ON_FILES)
 
 
 def _lines(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:

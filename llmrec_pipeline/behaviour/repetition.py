@@ -6,6 +6,7 @@ from pyspark.sql import functions as F
 from llmrec_pipeline.warehouse import kept
 
 NTH, CONFLICT = "_nth", "_conflict"
+WHOLE = "yyyy-MM-dd HH:mm:ss.SSSSSS"  # JSON's own spelling of a time ends with its milliseconds
 SMALL = 1_000_000  # numbers of 8 bytes that every task can hold
 
 
@@ -30,7 +31,7 @@ def split_repeated(rows: DataFrame, key: str, file: str) -> tuple[DataFrame, Dat
     if found["n"] <= SMALL:
         often = F.broadcast(often)
     hit = number == F.col("_often")
-    content = F.to_json(F.struct(*[name for name in rows.columns if name != file]))
+    content = F.to_json(F.struct(*[name for name in rows.columns if name != file]), {"timestampFormat": WHOLE})
     order = Window.partitionBy(key).orderBy("_content", file)
     numbered = {NTH: F.row_number().over(order), CONFLICT: F.lag("_content").over(order) != F.col("_content")}
     shared = rows.join(often, on=hit, how="left_semi").withColumn("_content", content).withColumns(numbered).drop("_content")

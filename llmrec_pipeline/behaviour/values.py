@@ -14,6 +14,7 @@ UNSEEN = "\\s\\p{Cntrl}\u0080-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-
 DEFAULT_TIME = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"  # how DEFAULT_TIME_FORMAT looks
 AMBIGUOUS = "_ambiguous"
 TITLE_CHARS = 2_000
+JAVAS_OWN = r"[xX]|[\d.][dDfF]\s*$"  # 0x1p3 and 3d, which Spark's cast takes for numbers
 LARGEST = 1e15  # of a quantity or price: beyond it doubles no longer tell cents apart
 HOUR = 3_600_000_000  # microseconds
 LENGTHS = " ".join(f"{length}:" for length in range(256))
@@ -51,12 +52,18 @@ def hash128(*values: Column) -> Column:
 def parse_number(text: Column, decimal: str = ".", thousands: str = "") -> Column:
     """The number that `text` spells with the declared separators; null where it spells none (`1.23,4` is no number)."""
     if (decimal, thousands) == (".", ""):
-        return text.try_cast("double")
+        return F.when(~text.rlike(JAVAS_OWN), text.try_cast("double"))
     point, group = re.escape(decimal), re.escape(thousands)
     whole = rf"(\d{{1,3}}({group}\d{{3}})+|\d+)" if thousands else r"\d+"
     plain = F.replace(text, F.lit(thousands), F.lit("")) if thousands else text
     spelt = text.rlike(rf"^\s*[+-]?({whole}({point}\d*)?|{point}\d+)\s*$")
     return F.when(spelt, F.replace(plain, F.lit(decimal), F.lit(".")).try_cast("double"))
+
+
+def parse_whole(text: Column) -> Column:
+    """The whole number that `text` spells, `3.0` too; null where it spells none, or one beyond 32 bits."""
+    number = parse_number(text)
+    return F.when(number == F.floor(number), number.try_cast("int"))
 
 
 def parse_time(text: Column, time_format: str, zone: str) -> Column:

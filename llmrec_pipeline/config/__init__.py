@@ -3,7 +3,15 @@
 Unknown keys are refused with the nearest known one. Every field carries its unit, range and reason.
 """
 
-from llmrec_pipeline.config.domain import DEFAULT_TIME_FORMAT, EPOCHS, DomainConfig, EventTypeConfig, ListConfig, is_naive
+from llmrec_pipeline.config.domain import (
+    DEFAULT_TIME_FORMAT,
+    EPOCHS,
+    DomainConfig,
+    EventTypeConfig,
+    ListConfig,
+    is_naive,
+    unread_letters,
+)
 from llmrec_pipeline.config.loading import Settings, check_root, hash_json, load_settings
 from llmrec_pipeline.config.pipeline import (
     BackendName,
@@ -38,4 +46,5 @@ __all__ = [
     "hash_json",
     "is_naive",
     "load_settings",
+    "unread_letters",
 ]

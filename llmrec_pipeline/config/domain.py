@@ -14,11 +14,17 @@ from llmrec_pipeline.errors import nearest
 DEFAULT_TIME_FORMAT = "yyyy-MM-dd HH:mm:ss"
 EPOCHS = {"epoch_seconds": 1, "epoch_millis": 1_000, "epoch_micros": 1_000_000}  # time format -> units of a second
 ZONED_LETTERS = set("XxZzVO")
+READ_LETTERS = ZONED_LETTERS | set("GyMLdDahKkHmsS")  # of a pattern, those by which Spark reads a time
 
 
 def is_naive(time_format: str) -> bool:
     """True where times of this format name no zone."""
     return time_format not in EPOCHS and not set(_unquoted(time_format)) & ZONED_LETTERS
+
+
+def unread_letters(time_format: str) -> str:
+    """Letters of the format that name no part of a time which is read (YYYY is a year of weeks; a T that stands for itself has quotes)."""
+    return "" if time_format in EPOCHS else "".join(sorted(set(re.findall("[A-Za-z]", _unquoted(time_format))) - READ_LETTERS))
 
 
 def _unquoted(time_format: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import posixpath
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,7 +104,9 @@ def _check_roots(settings: Settings) -> None:
 
 
 def check_root(path: str, key: str, roots: Sequence[str]) -> None:
-    """Raises ConfigError where there are roots and the path, which `key` named, lies under none of them."""
+    """Raises ConfigError where there are roots and the path, which `key` named, lies under none of them, or may lead out by a pattern."""
+    if roots and re.search(r"\{[^}]*\.\.", path):  # {a,../b}: what it means is known where it is matched only
+        raise ConfigError(f"{key} {path!r} has '..' within braces, but paths.allowed_roots is set; name the paths one by one")
     if roots and not any(_whole(path).startswith(f"{_whole(root).rstrip('/')}/") for root in roots):
         raise ConfigError(
             f"{key} {path!r} lies outside paths.allowed_roots {list(roots)}; move it there, or have the list extended"

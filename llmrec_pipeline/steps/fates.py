@@ -1,15 +1,20 @@
 """What ingest tells at its end: the fate of the records of each file, and an example of each reason."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from llmrec_pipeline.behaviour.events import REASON
-from llmrec_pipeline.behaviour.reading import HEADER, RAW
+from llmrec_pipeline.behaviour.reading import FILE, HEADER, RAW
+from llmrec_pipeline.steps.catalogue import Catalogue
 from llmrec_pipeline.steps.delivery import Delivery
 
-FILES, EXAMPLE_CHARS = 20, 100
+FILES, FILES_OF_A_REASON, EXAMPLE_CHARS = 20, 3, 100
 NEXT_STEP = {
     "no time": "columns.event_time: name the column that always holds it, or coalesce several",
     "unparseable time": "declare time_formats",
@@ -20,6 +25,7 @@ NEXT_STEP = {
     "no step key": "step_by: time or row where records name no basket",
     "unparseable price": "declare source.decimal and source.thousands, or the word in source.missing",
     "unparseable quantity": "declare source.decimal and source.thousands, or the word in source.missing",
+    "unparseable position": "columns.position: a whole number, the place in a list",
     "price out of range": "declare source.decimal and source.thousands",
     "quantity out of range": "declare source.decimal and source.thousands",
     "negative quantity": "columns: an event type of its own and abs(...) where a minus marks a return (conf/domains/retail.yaml)",
@@ -33,8 +39,8 @@ NEXT_STEP = {
 }
 
 
-def print_fates(console: Console, delivery: Delivery) -> None:
-    """Prints both tables; the second one only where something went to quarantine."""
+def print_fates(console: Console, delivery: Delivery, catalogue: Catalogue | None = None) -> None:
+    """Prints both tables; the second one only where something went to quarantine, elements of lists and the catalogue's records too."""
     fates, files = delivery.fates, delivery.records.files
     table = Table(
         Column("file", overflow="fold"), "records", "usable", "duplicates", "quarantined", title="Records", title_justify="left"
@@ -46,8 +52,11 @@ def print_fates(console: Console, delivery: Delivery) -> None:
     if len(fates.records) > FILES:
         table.add_row(f"... and {len(fates.records) - FILES:,} files more", "", "", "", "")
     console.print(table)
-    if fates.reasons:
-        _print_reasons(console, delivery)
+    refused = [*_refused(delivery.bad, files)]
+    if catalogue:
+        refused += _refused(catalogue.bad, catalogue.files)
+    if refused:
+        _print_reasons(console, refused)
 
 
 def printable(text: str) -> Text:
@@ -55,13 +64,36 @@ def printable(text: str) -> Text:
     return Text("".join(char if char.isprintable() else "\ufffd" for char in text))
 
 
-def _print_reasons(console: Console, delivery: Delivery) -> None:
+class Refused(NamedTuple):
+    """What one file has in quarantine for one reason."""
+
+    reason: str
+    file: str
+    records: int
+    example: str
+
+
+def _refused(bad: DataFrame, files: tuple[str, ...]) -> Iterator[Refused]:
     shown = F.min(F.substring(RAW, 1, EXAMPLE_CHARS)).alias("example")
-    examples = {row[REASON]: row["example"] for row in delivery.bad.groupBy(REASON).agg(shown).collect()}
-    table = Table(
-        "reason", "records", Column("an example", overflow="fold"), "what may help", title="Quarantine", title_justify="left"
-    )
-    for reason, count in sorted(delivery.fates.by_reason.items(), key=lambda item: (-item[1], item[0])):
-        example = examples.get(HEADER if reason == "repeated header" else reason, "")
-        table.add_row(printable(reason), f"{count:,}", printable(example), NEXT_STEP.get(reason, ""))
+    for row in bad.groupBy(REASON, FILE).agg(F.count("*").alias("n"), shown).collect():
+        reason, n = ("repeated header", row["n"] - 1) if row[REASON] == HEADER else (row[REASON], row["n"])
+        if n:
+            yield Refused(reason, files[row[FILE]], n, row["example"])
+
+
+def _print_reasons(console: Console, refused: list[Refused]) -> None:
+    columns = ("reason", "records", Column("in", overflow="fold"), Column("an example", overflow="fold"), "what may help")
+    table = Table(*columns, title="Quarantine", title_justify="left")
+    found: dict[str, list[Refused]] = {}
+    for one in sorted(refused, key=lambda one: (-one.records, one.file)):
+        found.setdefault(one.reason, []).append(one)
+    counts = {reason: sum(one.records for one in parts) for reason, parts in found.items()}
+    for reason, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        parts = found[reason]
+        where = [f"{one.file} ({one.records:,})" for one in parts[:FILES_OF_A_REASON]]
+        if len(parts) > FILES_OF_A_REASON:
+            where.append(f"and {len(parts) - FILES_OF_A_REASON:,} files more")
+        example = min(one.example for one in parts)
+        cells = (reason, f"{n:,}", ", ".join(where), example, NEXT_STEP.get(reason, ""))
+        table.add_row(*map(printable, cells))
     console.print(table)

@@ -14,6 +14,7 @@ from llmrec_pipeline.behaviour.reading import BROKEN, HEADER, RAW, read_records
 from llmrec_pipeline.behaviour.sequences import item_texts, with_texts
 from llmrec_pipeline.behaviour.values import choose_time_format
 from llmrec_pipeline.config import Settings
+from llmrec_pipeline.steps.catalogue import catalogue_records
 from llmrec_pipeline.steps.delivery import source_paths
 from llmrec_pipeline.steps.fates import printable
 from llmrec_pipeline.warehouse import Warehouse
@@ -73,8 +74,9 @@ def first_records(spark: SparkSession, settings: Settings, n: int) -> FirstRecor
     bad = reduce(DataFrame.unionByName, [part.filter(f"{REASON} IS NOT NULL").select(REASON, RAW) for part in found])
     good = found[0].filter(f"{REASON} IS NULL")
     items = derive_items(good, item_dates(met_dates(good)), domain)
-    if domain.items.source:
-        listed = read_records(spark, domain.items.source, domain.items.source.paths).rows.filter(F.col(BROKEN).isNull())
+    catalogue = catalogue_records(spark, domain)
+    if catalogue:
+        listed = catalogue.rows.filter(F.col(BROKEN).isNull())
         known = catalogue_items(listed, spark.createDataFrame([], tables.schema("items")), domain, FAR)
         items = known.unionByName(items.join(known.select("item_id"), on="item_id", how="left_anti"))
     return FirstRecords(with_texts(good, item_texts(items, good, domain), domain), shown, bad)

@@ -82,6 +82,9 @@ def test_a_query_is_looked_at_as_a_whole(spark: SparkSession) -> None:
     among = "SELECT a FROM log WHERE a IN (SELECT b FROM log WHERE c > 3)"
     with pytest.raises(InputError, match=r"CAST\(.*c AS BIGINT\)"):
         check_total("source.query", among, spark.sql(among), query=True)
+    asked = "SELECT a FROM log WHERE a > (SELECT max(concat(b, current_date())) FROM log)"
+    with pytest.raises(InputError, match=r"source\.query: .* asks current_date\(\), which another run would answer otherwise"):
+        check_total("source.query", asked, spark.sql(asked), query=True)
     filtered = f"SELECT * FROM ({joined}) WHERE a > 3"
     with pytest.raises(InputError, match=r"source\.query: .*CAST\(.*a AS BIGINT\)"):
         check_total("source.query", filtered, spark.sql(filtered), query=True)

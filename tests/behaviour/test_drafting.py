@@ -137,7 +137,7 @@ def test_without_a_purchase_the_most_committed_type_is_guessed_to_be_the_target(
     assert loaded(text)["event_types"] == {
         "View": {"template": {"en": "viewed {item_id}"}},
         "add_to_cart": {"target": True, "template": {"en": "put in the cart {item_id}"}},
-        "remove_from_cart": {"weight": 0, "template": {"en": "removed from the cart {item_id}"}},
+        "remove_from_cart": {"weight": 0, "cancels": "add_to_cart", "template": {"en": "removed from the cart {item_id}"}},
     }
     assert comment_of(text, "target") == "guessed: the most committed one"
 
@@ -173,7 +173,11 @@ def test_invoices_are_purchases_and_returns_with_titles_and_baskets(tmp_path: Pa
     assert domain["time_formats"] == ["M/d/yy H:mm"]
     assert domain["items"] == {"columns": {"title": "Description"}}
     assert domain["event_types"]["purchase"] == {"target": True, "template": {"en": "bought {title}[, price {price_band}]"}}
-    assert domain["event_types"]["return"] == {"weight": 0, "template": {"en": "returned {title}[, price {price_band}]"}}
+    assert domain["event_types"]["return"] == {
+        "weight": 0,
+        "cancels": "purchase",
+        "template": {"en": "returned {title}[, price {price_band}]"},
+    }
     assert (domain["step_by"], domain["repeats"], domain["anonymous"]) == ("step_key", True, "quarantine")
     assert '# not used: "Country"' in text
 

@@ -157,19 +157,25 @@ def test_every_kind_of_dirt_gets_its_reason(tmp_path: Path, make_settings: Make,
         ",tea,2024-01-01 10:00:00,buy,1,2.50",
         "u1,tea,2024-01-01 10:00:00",
         "u1,test,2024-01-01 10:00:00,buy,1,2.50",
+        "u1,tea,2024-01-01 10:00:00,buy,1,3d ",  # numbers to Java alone
+        "u1,tea,2024-01-01 10:00:00,buy,0x1p3,2.50",
+        "u1,tea,2024-01-01 10:00:00,buy,Infinity,2.50",
+        "u1,tea,2024-01-01 10:00:00,buy,1,2.50,1.5",
     ]
-    file = write(tmp_path / "log.csv", "user,item,time,action,n,price", *rows)
+    rows = [row if row.count(",") in (2, 6) else f"{row},3.0" for row in rows]
+    file = write(tmp_path / "log.csv", "user,item,time,action,n,price,place", *rows)
     types = {"buy": {"target": True, "positive_price": True, "template": {"en": "{title}"}}}
-    columns = PLAIN | {"quantity": "n", "price": "price"}
+    columns = PLAIN | {"quantity": "n", "price": "price", "position": "place"}
     settings = make_settings(domain(file, columns, event_types=types, quarantine_when={"a test": "item = 'test'"}))
     run = run_job("ingest", settings)
-    assert fates(run) == (13, 1, 1, 11)
+    assert fates(run) == (17, 1, 1, 15)
     assert reasons(run) == {
-        "no item": 1, "unparseable time": 1, "time in the future": 1, "unknown event type": 1, "non-positive price": 1, "unparseable price": 1,
-        "negative quantity": 1, "unparseable quantity": 1, "no user": 1, "broken row": 1, "a test": 1,
+        "no item": 1, "unparseable time": 1, "time in the future": 1, "unknown event type": 1, "non-positive price": 1, "unparseable price": 2,
+        "negative quantity": 1, "unparseable quantity": 2, "quantity out of range": 1, "unparseable position": 1, "no user": 1, "broken row": 1, "a test": 1,
     }  # fmt: skip
     raw = {row.reason: row.raw for row in run.warehouse.read("quarantine").collect()}
     assert raw["unparseable time"] == rows[3]
+    assert [row.position for row in run.warehouse.read("events").collect()] == [3]
     versions = dict(run.outputs)
     again = run_job("ingest", settings)
     assert again.outputs == versions
@@ -318,6 +324,17 @@ def test_a_row_that_is_lost_on_its_way_to_the_table_fails_the_job(
             ConfigError,
             "columns declares event_id, but lists hold the behaviours",
         ),
+        ({"time_formats": ["YYYY-MM-ddTHH:mm"]}, InputError, "'YYYY-MM-ddTHH:mm' has 'TY', which names no part of a time"),
+        (
+            {"quarantine_when": {"a test": "item"}},
+            InputError,
+            r"quarantine_when\.a test: 'item' gives string, expected boolean; write a comparison",
+        ),
+        (
+            {"lists": {"history": {"values": "item", "event_type": "buy"}}},
+            InputError,
+            r"lists\.history\.values: 'item' gives string, expected array<string>; write such as split",
+        ),
         ({"reapeats": True}, ConfigError, "unknown key 'reapeats'; did you mean 'repeats'"),
         (
             {"items": {"price_edges": [5, 2]}},
@@ -408,8 +425,8 @@ def test_times_of_absurd_size_are_quarantined_and_end_nothing(tmp_path: Path, ma
 def test_the_closing_table_says_what_may_help_against_each_reason(
     tmp_path: Path, make_settings: Make, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    header = "line,user,item,time,action,basket,quantity,price"
-    good = dict(zip(header.split(","), ("1", "u1", "tea", "2024-11-01 10:00:00", "buy", "b1", "1", "2.5"), strict=True))
+    header = "line,user,item,time,action,basket,quantity,price,place"
+    good = dict(zip(header.split(","), ("1", "u1", "tea", "2024-11-01 10:00:00", "buy", "b1", "1", "2.5", "1"), strict=True))
     bad = {
         "line": ("", "no event id"),
         "user": ("", "no user"),
@@ -419,6 +436,7 @@ def test_the_closing_table_says_what_may_help_against_each_reason(
         "basket": ("", "no step key"),
         "quantity": ("-1", "negative quantity"),
         "price": ("0", "non-positive price"),
+        "place": ("first", "unparseable position"),
     }
     more = {
         "time": (
@@ -431,18 +449,45 @@ def test_the_closing_table_says_what_may_help_against_each_reason(
     }
     wrong = [(name, *one) for name, one in bad.items()] + [(name, *one) for name, several in more.items() for one in several]
     rows = [",".join((good | {name: value}).values()) for name, value, _ in wrong]
-    file = write(tmp_path / "log.csv", header, ",".join(good.values()), *rows, "broken", 'u1,"unclosed,,,,,,')
-    columns = LINES | {"step_key": "basket", "quantity": "quantity", "price": "price"}
+    file = write(tmp_path / "log.csv", header, ",".join(good.values()), *rows, "broken", 'u1,"unclosed,,,,,,,')
+    columns = LINES | {"step_key": "basket", "quantity": "quantity", "price": "price", "position": "place"}
     kinds = {"buy": BUY["buy"] | {"positive_price": True}}
     told = io.StringIO()
     monkeypatch.setattr(ingest_step, "console", Console(file=told, width=400))
     run = run_job("ingest", make_settings(domain(file, columns, step_by="step_key") | {"event_types": kinds}))
     found = {reason for *_, reason in wrong} | {"broken row", "unclosed quote"}
     assert set(reasons(run)) == found
-    cells = [
-        [cell.strip() for cell in line.strip("│ ").split("│")] for line in told.getvalue().splitlines() if line.count("│") == 5
+    cells = cells_of(told.getvalue())
+    assert {reason: bool(help_) for reason, *_, help_ in cells} == dict.fromkeys(found, True)
+    assert {(n, where) for _, n, where, *_ in cells} == {("1", f"file:{file} (1)")}
+
+
+def cells_of(told: str) -> list[list[str]]:
+    """The rows of the table of reasons."""
+    lines = told.partition("Quarantine")[2].splitlines()
+    return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in lines if line.count("│") == 6]
+
+
+def test_the_closing_table_names_files_elements_and_the_catalogue_s_records(
+    tmp_path: Path, make_settings: Make, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, users in {"a": ["u1", "", ""], "b": [""], "c": [""], "d": [""]}.items():
+        write(tmp_path / f"log/{name}.csv", "user,time,seen", *[f"{user},2024-01-01 10:00:00,tea -" for user in users])
+    write(tmp_path / "log/e.csv", *["user,time,seen"] * 2)
+    write(tmp_path / "items.csv", "sku,label", "tea,Green tea", ",nothing")
+    catalogue = {"source": {"path": str(tmp_path / "items.csv")}, "columns": {"item_id": "sku", "title": "label"}}
+    listed = {"seen": {"values": "split(seen, ' ')", "item_id": "nullif(value, '-')", "event_type": "buy"}}
+    columns = {"user_id": "user", "event_time": "time"}
+    told = io.StringIO()
+    monkeypatch.setattr(ingest_step, "console", Console(file=told, width=400))
+    run = run_job("ingest", make_settings(domain(tmp_path / "log", columns, lists=listed, items=catalogue)))
+    assert (run.counts["elements_quarantined"], run.counts["catalogue_quarantined"]) == (1, 1)
+    log = f"file:{tmp_path / 'log'}"
+    assert [cells[:4] for cells in cells_of(told.getvalue())] == [
+        ["no user", "5", f"{log}/a.csv (2), {log}/b.csv (1), {log}/c.csv (1), and 1 files more", ",2024-01-01 10:00:00,tea -"],
+        ["no item", "2", f"file:{tmp_path / 'items.csv'} (1), {log}/a.csv (1)", ",nothing"],
+        ["repeated header", "1", f"{log}/e.csv (1)", "user,time,seen"],
     ]
-    assert {reason: bool(help_) for reason, _, _, help_ in cells} == dict.fromkeys(found, True)
 
 
 def test_a_file_without_any_record_stops_nothing(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:

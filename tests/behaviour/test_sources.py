@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -241,6 +242,33 @@ def test_parquet_of_several_schemas_is_read_by_each_or_refused(spark: SparkSessi
         InputError, match=r"columns differ: .* disagree on columns \['item', 'sku'\]; deliver them as separate sources"
     ):
         rows_of(spark, source)
+
+
+def test_a_half_written_file_is_quarantined_whole_beside_others(spark: SparkSession, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"user": [f"u{name}"]}), tmp_path / f"{name}.parquet")
+    whole = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[:-20])
+    source = FilesConfig(path=str(tmp_path), format="parquet")
+    (user, fine), (_, broken) = rows_of(spark, source)
+    assert (user, fine) == ("ua", None)
+    assert broken.startswith("damaged file: ")
+    assert read_records(spark, source, source.paths).incomplete
+    (tmp_path / "a.parquet").unlink()
+    with pytest.raises(
+        InputError, match=r"^no file can be read as parquet: .*b\.parquet \(damaged file: .*\); deliver it whole, or"
+    ):
+        rows_of(spark, source)
+
+
+def test_a_query_reads_its_tables_alone(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user\nu1\n")
+    source = SourceConfig(
+        query=f"SELECT _c0 FROM csv.`{tmp_path}/a.csv`", tables={"a": FilesConfig(path=str(tmp_path / "a.csv"))}
+    )
+    with pytest.raises(InputError, match=r"source\.query does not fit its tables: .*TABLE_OR_VIEW_NOT_FOUND"):
+        rows_of(spark, source)
+    assert spark.sql(source.query or "").count() == 2  # who else has this session may
 
 
 def test_a_folder_s_value_is_part_of_each_record_or_of_none(spark: SparkSession, tmp_path: Path) -> None:
@@ -479,3 +507,7 @@ def test_a_dry_run_of_a_day_reads_that_day(
     events, refused = capsys.readouterr().out.split("Quarantine")
     assert "lamp" in events
     assert "no user" in refused
+    (tmp_path / "items.csv").write_text("sku,label\nlamp,Lamp\n")
+    catalogue = {"source": {"path": str(tmp_path / "items.csv")}, "columns": {"item_id": "sku", "title": "name"}}
+    with pytest.raises(InputError, match=r"items\.columns\.title: 'name' does not fit the file, which has no such column"):
+        preview(spark, make_settings(described | {"items": catalogue}, "day='2024-01-02'"), 5)
