@@ -56,13 +56,16 @@ def load_backend(spec: EncoderSpec, device: str, threads: int) -> "Backend | Sta
 
 
 class TorchBackend:
-    """The model as transformers builds it, with SDPA attention; in bf16 and fp16 its weights are cast, once."""
+    """The model as transformers builds it, with SDPA attention; in bf16 and fp16 its weights are cast, once.
+
+    Its buffers are not: the angles of rotary positions, in bf16, would be off by .7 rad at position 511.
+    """
 
     def __init__(self, spec: EncoderSpec, device: str, threads: int) -> None:
         import torch
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
-        self._model = load_model(spec).to(device=device, dtype=dtype)
+        self._model = _cast(load_model(spec).to(device), dtype)
         self._device = device
         if device == "cpu":
             torch.set_num_threads(threads)
@@ -81,6 +84,12 @@ class TorchBackend:
 
         tensor = torch.from_numpy(array)
         return tensor if self._device == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def _cast(model: Any, dtype: "torch.dtype") -> Any:
+    for weights in model.parameters():
+        weights.data = weights.data.to(dtype)
+    return model
 
 
 class OpenVinoBackend:

@@ -31,6 +31,7 @@ DOWNLOADED = ("config.json", "modules.json", "*.safetensors", "*.safetensors.ind
 POOLING_KEYS = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
 COMPUTED_MODULES = {"Transformer", "Pooling", "Normalize"}  # of sentence-transformers' modules.json
 CODE = 2  # raised by whoever changes what comes out of Encoder for the same files and settings
+CAST_CODE = 3  # the same, of torch in bf16 and fp16
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,15 @@ class EncoderSpec:
     config_hash: str  # of what `EncoderConfig` asks for, less what moves no vector
     gguf: str | None = None  # name of the folder's GGUF file, which is then weights, architecture and tokenizer in one
     tier: Kind | None = None  # of a folder that `compress` made
+    round_to: Literal["float16"] | None = None  # what vectors are rounded to
 
     @property
     def encoder_id(self) -> str:
         """128-bit hash of what determines a vector; not of where the files came from or lie, nor of batch sizes."""
-        apart = {"source", "revision", "folder", "config_hash", "gguf"} | ({"tier"} if self.tier is None else set())
-        return hash_json({key: value for key, value in vars(self).items() if key not in apart} | {"code": CODE})
+        apart = {"source", "revision", "folder", "config_hash", "gguf"}
+        apart |= {name for name in ("tier", "round_to") if getattr(self, name) is None}
+        code = CAST_CODE if self.backend == "torch" and self.precision in ("bf16", "fp16") else CODE
+        return hash_json({key: value for key, value in vars(self).items() if key not in apart} | {"code": code})
 
     @property
     def choice(self) -> Choice:
@@ -177,12 +181,14 @@ def describe(folder: Path, revision: str | None, config: EncoderConfig, choice: 
         config_hash=config_hash(config),
         gguf=file.name if file else None,
         tier=tier.kind if tier else None,
+        round_to=config.round_to,
     )
 
 
 def config_hash(config: EncoderConfig) -> str:
     """Hash of what the config asks for; of two configs that mean the same vectors it is the same."""
-    unasked = {"token_budget", "max_unknown_share", "min_overlap"} | ({"gguf_sha256"} if config.gguf_sha256 is None else set())
+    unasked = {"token_budget", "max_unknown_share", "min_overlap"}
+    unasked |= {name for name in ("gguf_sha256", "round_to") if getattr(config, name) is None}
     return hash_json(config.model_dump(mode="json", exclude=unasked))
 
 

@@ -360,11 +360,9 @@ def test_packages_to_read_the_file_that_are_missing_are_named(gemma_spec: Encode
         backends.load_model(gemma_spec)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
-def test_a_decoder_as_safetensors_has_the_same_vectors_in_openvino(
-    model_folder: Callable[..., Path], cache: Path, pooling: str
-) -> None:
-    """A small one of Gemma's kind, its window shorter than the texts, under the packaged model's tokenizer."""
+@pytest.fixture
+def small_decoder(model_folder: Callable[..., Path], cache: Path) -> Path:
+    """A folder of a small one of Gemma's kind, its window shorter than the texts, under the packaged model's tokenizer."""
     from transformers import Gemma3TextConfig, Gemma3TextModel
 
     torch.manual_seed(0)
@@ -372,8 +370,26 @@ def test_a_decoder_as_safetensors_has_the_same_vectors_in_openvino(
     layers = {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}
     folder = model_folder("*.safetensors", "config.json")
     Gemma3TextModel(Gemma3TextConfig(vocab_size=30522, max_position_embeddings=512, **sizes, **layers)).save_pretrained(folder)
-    spec = resolve(EncoderConfig(source=str(folder), pooling=pooling), REFERENCE)
-    other = resolve(EncoderConfig(source=str(folder), pooling=pooling), Choice("openvino", "fp32"))
+    return folder
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_a_decoder_as_safetensors_has_the_same_vectors_in_openvino(small_decoder: Path, pooling: str) -> None:
+    spec = resolve(EncoderConfig(source=str(small_decoder), pooling=pooling), REFERENCE)
+    other = resolve(EncoderConfig(source=str(small_decoder), pooling=pooling), Choice("openvino", "fp32"))
     vectors, _ = Encoder(spec).encode(TEXTS)
     assert vectors.shape == (len(TEXTS), 32)
     np.testing.assert_allclose(Encoder(other).encode(TEXTS)[0], vectors, atol=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_a_decoder_s_weights_are_cast_and_its_angles_are_not(small_decoder: Path, precision: str, dtype: torch.dtype) -> None:
+    """As transformers itself loads one in half precision."""
+    from transformers import Gemma3TextModel
+
+    spec = resolve(EncoderConfig(source=str(small_decoder)), Choice("torch", precision))
+    ids = np.arange(2, 402, dtype=np.int64).reshape(1, -1)
+    hidden = backends.TorchBackend(spec, "cpu", 1)(ids, np.ones_like(ids, dtype=np.bool_))
+    expected = Gemma3TextModel.from_pretrained(small_decoder, dtype=dtype).eval()(torch.from_numpy(ids)).last_hidden_state
+    assert torch.equal(hidden, expected)
+    assert hidden.dtype == dtype
