@@ -6,6 +6,7 @@ rounds      distinct texts of Online Retail II and of Complete Journey, and a he
 long        the job against the bare kernel on texts that keep it busy for a minute.
 increments  0, 1, 10 and 100 per cent of new texts of Complete Journey.
 rows        sentence-transformers row by row over the raw log of Online Retail II.
+rounding    Online Retail II's vectors rounded to float16: what the table takes, and how near they are.
 student     a static student of Online Retail II's texts against the encoder in fp32, one thread each.
 users       Online Retail II's texts by what a Spark user would write from the documentation, on the same session, and by OpenVINO and ONNX
             Runtime used directly.
@@ -61,7 +62,7 @@ from llmrec_pipeline.cli import run_step
 from llmrec_pipeline.config import EncoderConfig, Settings, load_settings
 from llmrec_pipeline.encoding import Choice, EncoderSpec, resolve
 from llmrec_pipeline.encoding.choosing import REFERENCE, lowest_cosine
-from llmrec_pipeline.encoding.compressing import compress
+from llmrec_pipeline.encoding.compressing import compress, overlap
 from llmrec_pipeline.encoding.spec import FIXED
 from llmrec_pipeline.encoding.tier import TOP
 from llmrec_pipeline.encoding.tokenizer import Tokenizer
@@ -177,6 +178,7 @@ def main() -> int:
         "increments": (1, increments),
         "rows": (1, rows),
         "cosines": (1, cosines),
+        "rounding": (REPEATS, rounding),
         "student": (REPEATS, student),
         "users": (REPEATS, users),
         "memory": (1, memory),
@@ -284,6 +286,30 @@ def cosines(bench: Bench) -> dict[str, float]:
         theirs = reference[[place[text] for text in mine["text"].to_pylist()]]
         found[how] = lowest_cosine(vectors, theirs)
     return found
+
+
+def rounding(bench: Bench) -> dict[str, Any]:
+    """Vectors as they are computed and rounded to float16, in the back-end that was chosen for both: bytes of the table, seconds of the job."""
+    choice = bench.spec("retail", "auto").choice
+    named = (f"encoder.backend={choice.backend}", f"encoder.precision={choice.precision}")
+    found: dict[str, Any] = {}
+    vectors = {}
+    for name, more in {"kept": named, "float16": (*named, "encoder.round_to=float16")}.items():
+        tables = settings(WORK / "tables" / f"rounding-{name}", "retail", more=more)
+        bench.fill(tables, bench.texts["retail"][:WARMING])
+        run_step("encode", tables)
+        bench.fill(tables, bench.texts["retail"])
+        began = time.perf_counter()
+        run = run_step("encode", tables)
+        files = Path(run.warehouse.path("text_embeddings")).glob("**/*.parquet")
+        found[name] = {"seconds": time.perf_counter() - began, "bytes": sum(file.stat().st_size for file in files)}
+        rows = run.warehouse.read("text_embeddings").orderBy("text_hash").select("embedding").toArrow()
+        vectors[name] = np.stack(rows["embedding"].to_numpy())
+    count = len(vectors["kept"])
+    return found | {
+        "cosine": lowest_cosine(vectors["float16"], vectors["kept"]),
+        "overlap": overlap(vectors["float16"], vectors["kept"], count // 5),
+    }
 
 
 def student(bench: Bench) -> dict[str, Any]:
@@ -447,6 +473,16 @@ def figures(found: dict[str, Any]) -> list[Figure]:
             )
             for how in turn
         ]
+    turns = found.get("rounding", [])
+    if turns:
+        smaller = statistics.median(turn["float16"]["bytes"] / turn["kept"]["bytes"] for turn in turns)
+        slower = statistics.median(turn["float16"]["seconds"] / turn["kept"]["seconds"] for turn in turns)
+        last = turns[-1]
+        note = (
+            f"{last['float16']['bytes'] / 2**20:.1f} of {last['kept']['bytes'] / 2**20:.1f} MiB, the job's seconds {slower:.2f}x; lowest cosine "
+            f"{last['cosine']:.7f}, top-{TOP} overlap {last['overlap']:.4f}"
+        )
+        rows_.append(figure("bytes of vectors rounded to float16, against as computed", smaller, "x", "lower", None, None, note))
     students = [turn["tier"]["judgement"] for turn in found.get("student", [])]
     if students:
         ratios = [one["tokens_per_second"] / one["base_tokens_per_second"] for one in students]

@@ -34,6 +34,10 @@ class EncoderConfig(Section):
     precision: Literal["auto"] | PrecisionName = Field(
         "auto", description="arithmetic of the forward pass; auto: the fastest that keeps min_cosine; part of encoder_id"
     )
+    round_to: Literal["float16"] | None = Field(
+        None,
+        description="vectors rounded to the numbers of a shorter type, stored as floats still; part of encoder_id; null: kept",
+    )
     min_cosine: float = Field(0.9999, ge=0, le=1, description="to torch fp32's vectors; auto takes nothing below it")
     min_overlap: Share = Field(
         0.5,

@@ -157,10 +157,12 @@ class Encoder:
             return self._scaled(vectors if self._projection is None else vectors @ self._projection)
 
     def _scaled(self, vectors: "torch.Tensor") -> "torch.Tensor":
-        """Vectors [B, D] at unit length, where the spec says so."""
+        """Vectors [B, D] at unit length and rounded, where the spec says so."""
         import torch
 
-        return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True) if self.spec.normalise else vectors
+        if self.spec.normalise:
+            vectors = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        return vectors.half().float() if self.spec.round_to == "float16" else vectors
 
 
 def pool(hidden: "torch.Tensor", mask: "torch.Tensor", how: Literal["mean", "cls", "last"]) -> "torch.Tensor":

@@ -40,7 +40,7 @@ from llmrec_pipeline.steps.dataset import (
     user_slices,
     with_profile_vectors,
 )
-from llmrec_pipeline.steps.encoders import standing_encoder
+from llmrec_pipeline.steps.encoders import encoder_of, standing_encoder
 from llmrec_pipeline.steps.heads import (
     JOINT_FILE,
     KINDS,
@@ -340,6 +340,8 @@ def _log(run: Run, registry: Registry, mlflow: Any, head: Head, trained: Trained
     mlflow.log_params({"domain": run.settings.domain.name, "seed": pipeline.seed, "window": str(day_of(head.start)), **params})
     mlflow.log_params({name: value for name, value in head.weights.to_dict().items() if name != "history_edges"})
     mlflow.log_params({f"input.{table}": version for table, version in run.inputs.items()})
+    encoder = encoder_of(run, head.encoder_id)
+    mlflow.log_params({f"encoder.{name}": encoder[name] for name in ("source", "backend", "precision")})
     figures = {name: float(value) for name, value in vars(fit).items() if name != "weights"}
     mlflow.log_metrics(figures | {name: float(value) for name, value in trained.report.items()} | _encoding(run, head.encoder_id))
     mlflow.set_tags({"head_version": head.head_version, "state_version": head.state_version, "encoder_id": head.encoder_id})

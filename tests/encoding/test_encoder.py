@@ -15,6 +15,7 @@ from llmrec_pipeline.config import EncoderConfig
 from llmrec_pipeline.encoding import Encoder, EncoderSpec, resolve
 from llmrec_pipeline.encoding.choosing import REFERENCE
 from llmrec_pipeline.encoding.encoder import pool
+from llmrec_pipeline.encoding.spec import config_hash
 from llmrec_pipeline.errors import InputError, ModelError
 
 TEXTS = [
@@ -46,6 +47,17 @@ def test_vectors_have_unit_length_unless_told_otherwise(encoder: Encoder) -> Non
     raw, _ = Encoder(replace(encoder.spec, normalise=False)).encode(TEXTS)
     assert cosine(raw, vectors) == pytest.approx(np.ones(len(TEXTS)), abs=1e-6)
     assert np.linalg.norm(raw, axis=1).min() > 1.5
+
+
+def test_vectors_are_rounded_where_the_config_says_so_and_are_others_then(encoder: Encoder) -> None:
+    config = EncoderConfig(round_to="float16")
+    spec = resolve(config, REFERENCE)
+    vectors, _ = Encoder(spec).encode(TEXTS)
+    kept, _ = encoder.encode(TEXTS)
+    np.testing.assert_array_equal(vectors, kept.astype(np.float16).astype(np.float32))
+    assert not np.array_equal(vectors, kept)
+    assert spec.encoder_id != encoder.spec.encoder_id
+    assert config_hash(config) != config_hash(EncoderConfig())
 
 
 @settings(max_examples=5, deadline=None)
