@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from rich.console import Console
 
+from llmrec_pipeline.behaviour.values import TITLE_CHARS
 from llmrec_pipeline.config import Settings, is_naive
 from llmrec_pipeline.errors import ConfigError, ConservationError, InputError
 from llmrec_pipeline.steps import delivery as delivery_step
@@ -404,6 +405,48 @@ def test_a_declared_identity_that_comes_again_on_another_date_is_known(
     assert (run.counts["used"], run.counts["duplicates_known"]) == (1, 1)
     rows = run.warehouse.read("events").select("item_id", "event_date").orderBy("item_id").collect()
     assert [(row["item_id"], str(row["event_date"])) for row in rows] == [("mug", "2024-11-02"), ("tea", "2024-11-01")]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("u1,tea,2024-11-01 10:00:00.000001,buy", "u1,mug,2024-11-01 10:00:00.000001,buy"),
+        pytest.param(
+            "u1,tea,2024-11-01 10:00:00.000001,buy",
+            "u1,tea,2024-11-01 10:00:00.000002,buy",
+            marks=pytest.mark.xfail(strict=True, reason="contents are compared to the millisecond (repetition.split_repeated)"),
+        ),
+    ],
+    ids=["in their item", "in a microsecond"],
+)
+def test_of_records_with_one_declared_identity_that_differ_one_stays_whatever_their_order(
+    tmp_path: Path, make_settings: Make, run_job: RunJob, one: str, other: str
+) -> None:
+    stays = []
+    for name, rows in {"first": (one, other), "last": (other, one)}.items():
+        lines = [f"17,{row}" for row in rows] + [f"18,{one}", f"18,{one}"]  # the latter are equal, and do not conflict
+        file = write(tmp_path / f"{name}.csv", "line,user,item,time,action", *lines)
+        described = domain(file, LINES, time_formats=["yyyy-MM-dd HH:mm:ss.SSSSSS"])
+        run = run_job("ingest", make_settings(described, f"warehouse={tmp_path / name}"))
+        assert fates(run) == (4, 2, 2, 0)
+        events = sorted(map(str, run.warehouse.read("events").collect()))
+        stays.append((events, run.counts.get("duplicates_conflicting")))
+    assert stays[0] == stays[1]
+    assert stays[0][1] == 1
+
+
+def test_a_title_of_a_million_characters_is_cut_and_takes_no_neighbour_along(
+    tmp_path: Path, make_settings: Make, run_job: RunJob
+) -> None:
+    bare, quoted = "tea " * 250_000, "tea, " * 200_000
+    labels = {"mug": "Mug", "bare": bare, "jam": "Jam", "quoted": f'"{quoted}"', "pot": "Pot"}
+    rows = [f"u1,{item},{label},2024-01-01 10:00:00,buy" for item, label in labels.items()]
+    file = write(tmp_path / "log.csv", "user,item,label,time,action", *rows)
+    run = run_job("ingest", make_settings(domain(file, PLAIN, items={"columns": {"title": "label"}})))
+    assert (len(bare), len(quoted), fates(run)) == (1_000_000, 1_000_000, (5, 5, 0, 0))
+    titles = {row.item_id: row.title for row in run.warehouse.read("items").collect()}
+    cut = {"bare": bare[:TITLE_CHARS].strip(), "quoted": quoted[:TITLE_CHARS].strip()}
+    assert titles == {"mug": "Mug", "jam": "Jam", "pot": "Pot"} | cut
 
 
 def test_records_without_the_declared_identity_go_to_quarantine(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:
