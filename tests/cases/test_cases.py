@@ -1,14 +1,17 @@
 """Faults that people met in the field, with the outcome that is right; the inputs are invented, and copied here."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from llmrec_pipeline.config import Settings
 from llmrec_pipeline.errors import InputError
+from llmrec_pipeline.session import java_class
 from llmrec_pipeline.tracking import Run
 
 pytestmark = pytest.mark.spark
@@ -113,18 +116,29 @@ def test_12_an_empty_history_is_nobodys(make_settings: Make, run_job: RunJob) ->
     assert run.warehouse.read("events").filter("trim(item_id) = ''").count() == 0
 
 
-def test_14_local_times_and_the_two_nights(make_settings: Make, run_job: RunJob) -> None:
+def test_14_local_times_and_the_two_nights(spark: SparkSession, make_settings: Make, run_job: RunJob) -> None:
+    """The zones of the machine and of the session that the run finds are nobody's business."""
     described = domain(
         "14-local-times.csv", "user item action local_time", "click", zone="Europe/Berlin", columns={"session_id": "row"}
     )
     settings = make_settings(described)
-    run = run_job("ingest", settings)
-    run.spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")  # the machine's zone is nobody's business
+    zones = java_class(spark, "java.util.TimeZone")
+    machine = zones.getDefault()
+    zones.setDefault(zones.getTimeZone("Asia/Tokyo"))
+    spark.conf.set("spark.sql.session.timeZone", "America/New_York")
+    try:
+        run = run_job("ingest", settings)
+        rows = run.warehouse.read("events").select("session_id", F.unix_seconds("event_time").alias("at"), "event_date").collect()
+    finally:
+        zones.setDefault(machine)
     assert run_job("ingest", settings).counts["duplicates_known"] == 9
     assert fates(run) == (10, 9, 0, 1)
     assert reasons(run) == {"unparseable time": 1}
     assert run.counts["ambiguous_times"] == 2
-    instants = {int(row.session_id): str(row.event_time) for row in run.warehouse.read("events").collect()}
+    lines = (CASES / "14-local-times.csv").read_text("utf-8").splitlines()[1:]
+    local = {row: time[:10] for row, *_, time in (line.split(",") for line in lines)}
+    assert {row.session_id: str(row.event_date) for row in rows}.items() <= local.items()
+    instants = {int(row.session_id): f"{datetime.fromtimestamp(row['at'], UTC):%Y-%m-%d %H:%M:%S}" for row in rows}
     assert instants == {
         1: "2024-03-31 00:59:59",
         3: "2024-03-31 01:00:00",
