@@ -79,6 +79,19 @@ def test_tokens_become_the_vectors_of_their_texts(texts: DataFrame, spec: Encode
     np.testing.assert_allclose([row.embedding for row in rows], vectors, atol=1e-5)
 
 
+@pytest.mark.spark
+def test_equal_texts_are_dealt_out_evenly_and_one_partition_may_hold_them_all(
+    spark: SparkSession, spec: EncoderSpec, encoder: Encoder
+) -> None:
+    texts = spark.createDataFrame([(f"{n:02d}", "tea towel") for n in range(40)], "text_hash string, text string")
+    together = executors.tokenise(texts.repartition(4, "text"), spec, CONFIG).persist()
+    for tokens, sizes in ((together, [0, 0, 0, 40]), (executors.balance(together, 4), [10, 10, 10, 10])):
+        assert sorted(map(len, tokens.rdd.glom().collect())) == sizes
+        rows = executors.encode(tokens, spec, CONFIG).orderBy("text_hash").collect()
+        assert [(row.text_hash, row.reason) for row in rows] == [(f"{n:02d}", None) for n in range(40)]
+        np.testing.assert_allclose([row.embedding for row in rows], encoder.encode(["tea towel"] * 40)[0], atol=1e-5)
+
+
 def test_an_arrow_batch_is_given_back_in_small_ones_after_the_next_was_started(
     encoder: Encoder, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

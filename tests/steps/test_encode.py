@@ -2,18 +2,22 @@
 
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
 from encode_cases import DOMAIN, add_texts
 from pyspark.sql import SparkSession
+from tokenizers import BertWordPieceTokenizer
 
-from llmrec_pipeline.config import Settings
-from llmrec_pipeline.encoding.choosing import Trial
+from llmrec_pipeline.config import EncoderConfig, Settings
+from llmrec_pipeline.encoding import resolve
+from llmrec_pipeline.encoding.choosing import REFERENCE, Trial
 from llmrec_pipeline.errors import ModelError, TableError
 from llmrec_pipeline.steps import encoders
 from llmrec_pipeline.steps.dataset import load_dataset, not_encoded
@@ -189,8 +193,20 @@ def test_where_no_new_text_has_tokens_all_are_quarantined(run_job, settings: Set
     assert (counts["tokens"], counts["texts_encoded"], counts["quarantined"]) == (0, 0, 2)
 
 
-def test_a_language_that_the_encoder_does_not_know_is_refused_with_a_text(
-    run_job, make_settings, write: Write, warehouse: Warehouse
+@pytest.fixture
+def knows_chinese(tmp_path: Path) -> Path:
+    """The packaged model with a tokenizer of Chinese characters and digits; their vectors mean nothing."""
+    ignored = shutil.ignore_patterns("tokenizer*", "vocab*")
+    folder = Path(shutil.copytree(resolve(EncoderConfig(), REFERENCE).folder, tmp_path / "knows chinese", ignore=ignored))
+    signs = [*map(chr, range(ord("一"), ord("龥") + 1)), *"0123456789", *(f"##{digit}" for digit in range(10))]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs]
+    BertWordPieceTokenizer({word: place for place, word in enumerate(words)}).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"}')
+    return folder
+
+
+def test_a_language_that_the_encoder_does_not_know_is_refused_with_a_text_and_encoded_by_one_that_knows_it(
+    run_job, make_settings, write: Write, warehouse: Warehouse, knows_chinese: Path
 ) -> None:
     write(*(f"购买了 乒乓球拍 {n}" for n in range(99)))
     settings = make_settings(DOMAIN)
@@ -203,6 +219,27 @@ def test_a_language_that_the_encoder_does_not_know_is_refused_with_a_text(
     ):
         run_job("encode", settings)
     assert warehouse.version("text_embeddings") == 1
+    counts = run_job("encode", make_settings(DOMAIN, f"encoder.source={knows_chinese}")).counts
+    assert (counts["texts_encoded"], counts["tokens_unknown"], counts["quarantined"]) == (198, 0, 1)
+    digits = sum(len(str(n)) for n in [*range(99), *range(200, 299)])
+    assert counts["tokens"] == 198 * (2 + len("购买了乒乓球拍")) + digits  # each sign is a token
+
+
+def test_where_all_behaviours_say_the_same_one_text_is_encoded(
+    run_job, make_settings, tmp_path: Path, warehouse: Warehouse
+) -> None:
+    rows = [f"u{n % 3},item {n},2024-01-01 10:00:{n}0" for n in range(6)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *rows]))
+    kinds = {"buy": {"target": True, "template": {"en": "bought something"}}}
+    settings = make_settings(DOMAIN | {"source": {"path": str(tmp_path / "log.csv")}, "event_types": kinds})
+    for job in ("ingest", "textualise"):
+        run_job(job, settings)
+    for new in (1, 0):
+        counts = run_job("encode", settings).counts
+        assert (counts["texts"], counts["texts_new"], counts["texts_encoded"]) == (1, new, new)
+    ((_, text_hash),) = vectors(warehouse)
+    steps = warehouse.read("user_sequences").selectExpr("explode(steps.text_hash) AS text_hash").collect()
+    assert [row.text_hash for row in steps] == [text_hash] * 6
 
 
 def test_who_needs_vectors_is_told_to_encode_first(
