@@ -155,12 +155,7 @@ def outcome(spark: SparkSession, given: Settings) -> tuple[Delivery, tuple[Any, 
     return delivery, (fates.n_records, fates.distinct, fates.by_reason, delivery.elements, made, bad)
 
 
-BY_FILE = pytest.mark.xfail(
-    strict=True, reason="equal elements refused for different reasons are numbered by file (quarantine_rows)"
-)
-
-
-@pytest.mark.parametrize("form", [pytest.param(form, marks=[BY_FILE] if form == "lists" else []) for form in FORMS])
+@pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=EXAMPLES, **FUZZED)
 @given(data=st.data())
 def test_no_record_is_lost_and_order_does_not_matter(
