@@ -28,6 +28,10 @@ class ModelError(PipelineError):
     """A model's artefacts are missing or do not belong together."""
 
 
+class StoreError(PipelineError):
+    """MLflow's store does not give what it holds: unlike a ModelError, it may pass."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint naming the closest known spelling, or all of them when none is close."""
     known = sorted(known)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from llmrec_pipeline.config import Settings
-from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.errors import ModelError, StoreError
 
 log = logging.getLogger("llmrec")
 FOLDER = "model"
@@ -129,15 +129,17 @@ class Registry:
 
         Raises:
             ModelError: the store has lost them.
+            StoreError: it does not give them now.
         """
         with TemporaryDirectory() as folder:
             try:
                 path = Path(self._mlflow.artifacts.download_artifacts(version.source, dst_path=folder))
             except Exception as error:  # MLflow's stores raise many classes
                 cause = " ".join(str(error).split())[:200]
-                raise ModelError(
-                    f"files of {self.name} version {version.version} cannot be read at {version.source}: {cause}"
-                ) from error
+                told = f"files of {self.name} version {version.version} cannot be read at {version.source}: {cause}"
+                if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                    raise ModelError(told) from error
+                raise StoreError(f"{told}; try again when the store can be reached") from error
             yield path
 
 

@@ -24,7 +24,10 @@ IGNORED = "ignored"
 UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
 CONSTANTS = {"null", "true", "false"}
 CONDITION, LIST = "boolean", "array<string>"  # as Spark spells types
-EXAMPLES = {CONDITION: "a comparison, such as status = 'void'", LIST: "such as split(history, ' ')"}
+EXAMPLES = {
+    CONDITION: "a comparison such as status = 'void'",
+    LIST: "split(history, ' '), or from_json(history, 'array<string>') where the column is a list",
+}
 Checks = list[tuple[str | Column, Column]]  # (reason, or the column that holds it; condition)
 MAPPED = (
     "event_id",
@@ -160,7 +163,11 @@ def parse_elements(
     if listed.event_time:
         mapping |= {"event_time": listed.event_time}
     typed = _typed(elements, domain, mapping, identity, time_format).withColumns(
-        {"time_known": F.lit(listed.into == "impressions"), RAW: F.concat(F.lit(f"{name}: "), F.col(VALUE))}
+        {
+            "time_known": F.lit(listed.into == "impressions"),
+            "position": F.col(PLACE),
+            RAW: F.concat(F.lit(f"{name}: "), F.col(VALUE)),
+        }
     )
     acted = F.coalesce(F.expr(listed.acted or "false"), F.lit(False)) & F.lit(listed.event_type is not None)
     flagged = typed.withColumn("_shown", F.lit(listed.into == "impressions") & ~acted)

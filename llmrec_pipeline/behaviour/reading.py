@@ -33,6 +33,8 @@ LINES_SCHEMA = f"{RAW} string, _uri string, {BROKEN} string"
 QUERY = "query"  # what stands for the file of a record that a query made
 BATCH = 10_000
 SQL_ON_FILES = "spark.sql.runSQLOnFiles"
+FOOTER_FAULT = "CANNOT_READ_FILE_FOOTER"  # of Parquet and ORC
+NO_FOOTER = "damaged file: no footer"
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,10 @@ def _schemas(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) 
     def schema(file: File) -> StructType | str:
         try:
             return _loaded(spark, source, (file,)).schema
-        except Py4JJavaError as error:  # what PySpark has no class for; one of its own says that Spark lacks the format
-            return f"damaged file: {error.java_exception.getMessage().splitlines()[0]}"
+        except Py4JJavaError as error:  # PySpark has no class for it
+            if FOOTER_FAULT not in str(error.java_exception.getMessage()):
+                raise
+            return NO_FOOTER
 
     with ThreadPoolExecutor(THREADS) as pool:
         found = dict(zip(files, pool.map(schema, files), strict=True))
@@ -227,12 +231,13 @@ def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
 
 
 def _answer(spark: SparkSession, query: str) -> DataFrame:
-    """What a query gives that reads views alone: no file by its path, which nobody checked or counted."""
+    """What a query gives that reads no file by its path, which nobody would have checked or counted."""
+    before = spark.conf.get(SQL_ON_FILES)
     spark.conf.set(SQL_ON_FILES, "false")
     try:
         return spark.sql(query)
     finally:
-        spark.conf.unset(SQL_ON_FILES)
+        spark.conf.set(SQL_ON_FILES, before)
 
 
 def _lines(spark: SparkSession, source: FilesConfig, files: tuple[File, ...]) -> DataFrame:

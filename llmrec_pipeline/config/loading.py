@@ -104,9 +104,11 @@ def _check_roots(settings: Settings) -> None:
 
 
 def check_root(path: str, key: str, roots: Sequence[str]) -> None:
-    """Raises ConfigError where there are roots and the path, which `key` named, lies under none of them, or may lead out by a pattern."""
-    if roots and re.search(r"\{[^}]*\.\.", path):  # {a,../b}: what it means is known where it is matched only
-        raise ConfigError(f"{key} {path!r} has '..' within braces, but paths.allowed_roots is set; name the paths one by one")
+    """Raises ConfigError where there are roots and the path, which `key` named, lies under none of them, or its pattern hides where it leads."""
+    if roots and re.search(r"\\|\{.*/.*\}", path):  # Hadoop makes `..` of {a,../b}, of .{./b} and of .\\.
+        raise ConfigError(
+            f"{key} {path!r} has a folder within braces, or a backslash, but paths.allowed_roots is set; name the paths one by one"
+        )
     if roots and not any(_whole(path).startswith(f"{_whole(root).rstrip('/')}/") for root in roots):
         raise ConfigError(
             f"{key} {path!r} lies outside paths.allowed_roots {list(roots)}; move it there, or have the list extended"

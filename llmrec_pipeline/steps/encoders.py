@@ -90,7 +90,8 @@ def settle_encoder(run: Run, texts: DataFrame) -> EncoderSpec:
     if stands["encoder_id"] != spec.encoder_id:
         raise ModelError(
             f"encoder {spec.source!r} resolves to encoder_id {spec.encoder_id}, but meant {stands['encoder_id']} when this warehouse "
-            "was encoded; install the files of then, or name the new ones by another encoder.source or revision"
+            "was encoded: its files, or how this project computes it, have changed; install those of then, or have all encoded anew under "
+            "another encoder.source, revision or min_cosine"
         )
     return spec
 

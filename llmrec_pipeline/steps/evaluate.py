@@ -47,7 +47,7 @@ def evaluate(run: Run) -> None:
     run.warehouse.create(["evaluation"])
     registry = registry_of(run)
     head = pinned_head(run, registry, registry.newest())
-    evaluation = evaluation_id(run.settings, head.head_version, data_versions(run, INPUTS))
+    evaluation = evaluation_id(run.settings, head.versions, data_versions(run, INPUTS))
     run.versions["evaluation_id"] = evaluation
     if not run.read("evaluation").filter(F.col("evaluation_id") == evaluation).isEmpty():
         log.info("evaluate: evaluation %s exists", evaluation)

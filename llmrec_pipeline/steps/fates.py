@@ -10,11 +10,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from llmrec_pipeline.behaviour.events import REASON
-from llmrec_pipeline.behaviour.reading import FILE, HEADER, RAW
+from llmrec_pipeline.behaviour.reading import FILE, HEADER, NO_FOOTER, RAW
 from llmrec_pipeline.steps.catalogue import Catalogue
 from llmrec_pipeline.steps.delivery import Delivery
 
 FILES, FILES_OF_A_REASON, EXAMPLE_CHARS = 20, 3, 100
+CATALOGUE = "catalogue: "  # before the reason of a record of the catalogue's file
 NEXT_STEP = {
     "no time": "columns.event_time: name the column that always holds it, or coalesce several",
     "unparseable time": "declare time_formats",
@@ -25,7 +26,7 @@ NEXT_STEP = {
     "no step key": "step_by: time or row where records name no basket",
     "unparseable price": "declare source.decimal and source.thousands, or the word in source.missing",
     "unparseable quantity": "declare source.decimal and source.thousands, or the word in source.missing",
-    "unparseable position": "columns.position: a whole number, the place in a list",
+    "unparseable position": "columns.position: a whole number below 2^31, the place in a list",
     "price out of range": "declare source.decimal and source.thousands",
     "quantity out of range": "declare source.decimal and source.thousands",
     "negative quantity": "columns: an event type of its own and abs(...) where a minus marks a return (conf/domains/retail.yaml)",
@@ -36,11 +37,19 @@ NEXT_STEP = {
     "not utf-8": "declare source.charset",
     "unclosed quote": "multiline: true where fields hold line breaks; quote: null where quotes mean nothing",
     "broken row": "see source.delimiter, quote and columns",
+    NO_FOOTER: "deliver the file whole",
+    f"{CATALOGUE}no item": "items.columns.item_id: name the column that always holds it",
 }
 
 
 def print_fates(console: Console, delivery: Delivery, catalogue: Catalogue | None = None) -> None:
-    """Prints both tables; the second one only where something went to quarantine, elements of lists and the catalogue's records too."""
+    """Prints both tables; the second one only where something went to quarantine, elements of lists too.
+
+    Args:
+        console: where to.
+        delivery: what the log became.
+        catalogue: the catalogue's own file, where records of it went to quarantine.
+    """
     fates, files = delivery.fates, delivery.records.files
     table = Table(
         Column("file", overflow="fold"), "records", "usable", "duplicates", "quarantined", title="Records", title_justify="left"
@@ -52,9 +61,11 @@ def print_fates(console: Console, delivery: Delivery, catalogue: Catalogue | Non
     if len(fates.records) > FILES:
         table.add_row(f"... and {len(fates.records) - FILES:,} files more", "", "", "", "")
     console.print(table)
-    refused = [*_refused(delivery.bad, files)]
+    refused = []
+    if fates.reasons or delivery.elements.get("elements_quarantined"):
+        refused += _refused(delivery.bad, files)
     if catalogue:
-        refused += _refused(catalogue.bad, catalogue.files)
+        refused += [one._replace(reason=f"{CATALOGUE}{one.reason}") for one in _refused(catalogue.bad, catalogue.files)]
     if refused:
         _print_reasons(console, refused)
 
@@ -92,8 +103,14 @@ def _print_reasons(console: Console, refused: list[Refused]) -> None:
         parts = found[reason]
         where = [f"{one.file} ({one.records:,})" for one in parts[:FILES_OF_A_REASON]]
         if len(parts) > FILES_OF_A_REASON:
-            where.append(f"and {len(parts) - FILES_OF_A_REASON:,} files more")
+            where.append(f"and {len(parts) - FILES_OF_A_REASON:,} more")
         example = min(one.example for one in parts)
-        cells = (reason, f"{n:,}", ", ".join(where), example, NEXT_STEP.get(reason, ""))
+        cells = (reason, f"{n:,}", ", ".join(where), example, _next_step(reason))
         table.add_row(*map(printable, cells))
     console.print(table)
+
+
+def _next_step(reason: str) -> str:
+    """What may help; how the catalogue's file is written stands under `items`."""
+    own = NEXT_STEP.get(reason.removeprefix(CATALOGUE), "")
+    return NEXT_STEP.get(reason, own.replace("source.", "items.source."))

@@ -50,6 +50,10 @@ class Head:
     neighbours: int | None = None  # rows of `item_neighbours` that it has when complete, 0 too; None: one of before does not say
     recurrence: str | None = None  # SHA-256 of the weights that its states are made by; None likewise
 
+    @property
+    def versions(self) -> dict[str, str]:
+        return {"head_version": self.head_version, "state_version": self.state_version, "encoder_id": self.encoder_id}
+
 
 def query_at(day: int, domain: DomainConfig) -> Query:
     """The start of a date in the domain's zone: what lies before it may be used."""
@@ -127,7 +131,7 @@ def serving_head(run: Run) -> Head:
 def pinned_head(run: Run, registry: Registry, version: Any) -> Head:
     """The head of a version, noted as the one of this run."""
     head = head_of(registry, version)
-    run.versions |= {"head_version": head.head_version, "state_version": head.state_version, "encoder_id": head.encoder_id}
+    run.versions |= head.versions
     return head
 
 

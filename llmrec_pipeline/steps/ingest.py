@@ -73,7 +73,7 @@ def ingest(run: Run, *, rebuild: bool = False) -> None:
                 seen = stands
                 # another run's events, which it may not live to make items of, are this one's too
                 _write_items(run, delivery, catalogue, settled=in_step and stands == after and not gone)
-    print_fates(console, delivery, catalogue)
+    print_fates(console, delivery, catalogue if run.counts.get("catalogue_quarantined") else None)
     run.wrote(*tables)
     if run.outputs["events"] == seen:
         run.versions[WITH_ITEMS] = warehouse.data_version("events")

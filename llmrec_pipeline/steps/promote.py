@@ -119,7 +119,7 @@ def _judge(run: Run, heads: dict[str, Head], epochs: list[dict[str, float]], las
     figures = figures_of(partials, epochs, limits) if partials else Figures(epochs)
     _tell(run, figures, start, end)
     if partials:
-        versions = {name: head.head_version for name, head in heads.items()}
+        versions = {name: head.versions for name, head in heads.items()}
         comparison = comparison_id(settings, versions, (start, end), inputs)
         _write(run, comparison, heads[CHALLENGER].head_version, partials, figures, start)
     return against(figures, limits)

@@ -55,7 +55,7 @@ def publish(run: Run, head: Head) -> None:
         log.warning("recommend: lists as of %s stand, later than the end of %s; nothing to publish", later, day_of(until - 1))
         run.wrote(*TABLES)
         return
-    publication = list_id(run.settings, head.head_version, until, data_versions(run, _inputs(run)))
+    publication = list_id(run.settings, head.versions, until, data_versions(run, _inputs(run)))
     run.versions["list_id"] = publication
     missing = _missing(run, publication, query)
     if not missing:

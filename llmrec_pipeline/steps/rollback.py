@@ -44,22 +44,22 @@ def rollback(run: Run) -> None:
 
 def _next_to_serve(run: Run, registry: Registry, champion: Any) -> tuple[Any, Head]:
     """The champion's predecessor; the newest version where neither that one nor the champion can serve."""
-    try:
-        return _whole(run, registry, _predecessor(registry, champion))
-    except (ModelError, TableError) as error:
-        if _can_serve(run, registry, champion):
-            raise
-        log.warning("rollback: the newest version is to serve until one is promoted: %s", error)
-    return _whole(run, registry, registry.newest())
-
-
-def _predecessor(registry: Registry, champion: Any) -> Any:
-    if PREDECESSOR not in champion.tags:
+    number, fault = champion.tags.get(PREDECESSOR), "is the first champion and has no predecessor"
+    if number is not None:
+        try:
+            return _whole(run, registry, registry.numbered(number))
+        except (ModelError, TableError) as error:
+            log.warning("rollback: %s", error)
+            fault = f"can serve, but version {number}, its predecessor, has lost files or rows: put them back from a backup"
+    if _can_serve(run, registry, champion):
+        raise ModelError(f"version {champion.version} of {registry.name} {fault}; train a better version and promote it")
+    newest = registry.newest()
+    if ROLLED_BACK in newest.tags:
         raise ModelError(
-            f"version {champion.version} of {registry.name} is the first champion and has no predecessor; "
-            "train a better version and promote it"
+            f"version {newest.version} of {registry.name}, the newest, was rolled back before; train another one first"
         )
-    return registry.numbered(champion.tags[PREDECESSOR])
+    log.warning("rollback: version %s, the newest, is to serve until one is promoted", newest.version)
+    return _whole(run, registry, newest)
 
 
 def _whole(run: Run, registry: Registry, version: Any) -> tuple[Any, Head]:

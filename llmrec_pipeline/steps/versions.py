@@ -72,11 +72,11 @@ def head_version(settings: Settings, state: str) -> str:
     )
 
 
-def list_id(settings: Settings, head: str, as_of: int, inputs: dict[str, str]) -> str:
-    """What makes a publication of lists."""
+def list_id(settings: Settings, versions: dict[str, str], as_of: int, inputs: dict[str, str]) -> str:
+    """What makes a publication of lists, by a head of these versions (`Head.versions`)."""
     return hash_json(
         {
-            "head_version": head,
+            "versions": versions,
             "as_of": as_of,
             "inputs": inputs,
             "config": settings.digest("recommend"),
@@ -85,7 +85,7 @@ def list_id(settings: Settings, head: str, as_of: int, inputs: dict[str, str]) -
     )
 
 
-def comparison_id(settings: Settings, heads: dict[str, str], days: tuple[int, int], inputs: dict[str, str]) -> str:
+def comparison_id(settings: Settings, heads: dict[str, dict[str, str]], days: tuple[int, int], inputs: dict[str, str]) -> str:
     """What makes a comparison of versions, on the days [first, second)."""
     return hash_json(
         {
@@ -98,11 +98,11 @@ def comparison_id(settings: Settings, heads: dict[str, str], days: tuple[int, in
     )
 
 
-def evaluation_id(settings: Settings, head: str, inputs: dict[str, str]) -> str:
-    """What makes the figures of a head."""
+def evaluation_id(settings: Settings, versions: dict[str, str], inputs: dict[str, str]) -> str:
+    """What makes the figures of a head of these versions."""
     return hash_json(
         {
-            "head_version": head,
+            "versions": versions,
             "inputs": inputs,
             "config": settings.digest("evaluation", "recommend"),
             "source": source_hash(("evaluation", "steps.evaluate", "steps.train", *SERVING_MODULES)),

@@ -334,7 +334,7 @@ def test_a_row_that_is_lost_on_its_way_to_the_table_fails_the_job(
         (
             {"lists": {"history": {"values": "item", "event_type": "buy"}}},
             InputError,
-            r"lists\.history\.values: 'item' gives string, expected array<string>; write such as split",
+            r"lists\.history\.values: 'item' gives string, expected array<string>; write split",
         ),
         ({"reapeats": True}, ConfigError, "unknown key 'reapeats'; did you mean 'repeats'"),
         (
@@ -523,10 +523,12 @@ def test_the_closing_table_names_files_elements_and_the_catalogue_s_records(
     assert (run.counts["elements_quarantined"], run.counts["catalogue_quarantined"]) == (1, 1)
     log = f"file:{tmp_path / 'log'}"
     assert [cells[:4] for cells in cells_of(told.getvalue())] == [
-        ["no user", "5", f"{log}/a.csv (2), {log}/b.csv (1), {log}/c.csv (1), and 1 files more", ",2024-01-01 10:00:00,tea -"],
-        ["no item", "2", f"file:{tmp_path / 'items.csv'} (1), {log}/a.csv (1)", ",nothing"],
+        ["no user", "5", f"{log}/a.csv (2), {log}/b.csv (1), {log}/c.csv (1), and 1 more", ",2024-01-01 10:00:00,tea -"],
+        ["catalogue: no item", "1", f"file:{tmp_path / 'items.csv'} (1)", ",nothing"],
+        ["no item", "1", f"{log}/a.csv (1)", "seen: -"],
         ["repeated header", "1", f"{log}/e.csv (1)", "user,time,seen"],
     ]
+    assert [cells[4].split(":")[0] for cells in cells_of(told.getvalue())][1:3] == ["items.columns.item_id", "needs_item"]
 
 
 def test_a_file_without_any_record_stops_nothing(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:

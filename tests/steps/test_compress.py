@@ -71,10 +71,10 @@ def test_neither_a_folder_to_make_nor_one_that_config_names_lies_outside_the_all
     for path in ("file:/etc/passwd", f"file://{tmp_path}/../passwd", "s3a://bucket/x"):
         with pytest.raises(ConfigError, match=r"source\.path '.*' lies outside"):
             make_settings({**DOMAIN, "source": {"path": path, "format": "csv"}}, roots)
-    with pytest.raises(
-        ConfigError, match=r"has '\.\.' within braces, but paths\.allowed_roots is set; name the paths one by one"
-    ):
-        make_settings({**DOMAIN, "source": {"path": f"{tmp_path}/{{a,../b}}.csv", "format": "csv"}}, roots)
+    for path in ("{a,../b}.csv", ".{./b,y}.csv", "{a,{b,c},../../etc/x}.csv", r".\./b.csv"):
+        with pytest.raises(ConfigError, match=r"has a folder within braces, or a backslash, but .*; name the paths one by one"):
+            make_settings({**DOMAIN, "source": {"path": f"{tmp_path}/{path}", "format": "csv"}}, roots)
+    assert make_settings({**DOMAIN, "source": {"path": f"{tmp_path}/{{a,b}}/*.csv", "format": "csv"}}, roots)
     for path in ("hdfs:///nn/a.csv", "s3a://evil/../bucket/a.csv"):
         with pytest.raises(ConfigError, match=r"source\.path '.*' lies outside"):
             make_settings(

@@ -208,9 +208,13 @@ def test_a_champion_that_cannot_be_read_gives_way_to_a_version_that_can(clicks_c
     assert promote(path).counts["promoted"] == 1
     assert aliases(path) == {"champion": better}
     registry.tag(registry.numbered("3"), {"predecessor": "2"})
-    with pytest.raises(ModelError, match=refused):  # the champion serves: nothing gives way
+    with pytest.raises(ModelError, match=r"version 3 of .* can serve, but version 2, its predecessor, has lost files or rows"):
         run_step("rollback", path.settings())
     assert aliases(path) == {"champion": better}
+    registry.tag(registry.numbered("3"), {"rolled_back": "1"})
+    lose_files(path, "3")
+    with pytest.raises(ModelError, match=r"version 3 of .*, the newest, was rolled back before; train another one first"):
+        run_step("rollback", path.settings())
 
 
 def test_a_version_whose_files_are_lost_is_trained_again(clicks_copy) -> None:

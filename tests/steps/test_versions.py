@@ -13,9 +13,11 @@ CONFIG = Path(__file__).parent.parent.parent / "conf/pipeline.yaml"
 MAKERS: dict[str, Callable[[Settings], str]] = {
     "state": lambda settings: versions.state_version(settings, "encoder", 19_000, {"events": "a@1"}),
     "head": lambda settings: versions.head_version(settings, "state"),
-    "list": lambda settings: versions.list_id(settings, "head", 19_000, {"events": "a@1"}),
-    "comparison": lambda settings: versions.comparison_id(settings, {"champion": "head"}, (19_000, 19_007), {"events": "a@1"}),
-    "evaluation": lambda settings: versions.evaluation_id(settings, "head", {"events": "a@1"}),
+    "list": lambda settings: versions.list_id(settings, {"head_version": "head"}, 19_000, {"events": "a@1"}),
+    "comparison": lambda settings: versions.comparison_id(
+        settings, {"champion": {"head_version": "head"}}, (19_000, 19_007), {"events": "a@1"}
+    ),
+    "evaluation": lambda settings: versions.evaluation_id(settings, {"head_version": "head"}, {"events": "a@1"}),
 }
 
 
