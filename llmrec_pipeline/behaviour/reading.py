@@ -232,7 +232,7 @@ def _read_query(spark: SparkSession, source: SourceConfig) -> Records:
 
 def _answer(spark: SparkSession, query: str) -> DataFrame:
     """What a query gives that reads no file by its path, which nobody would have checked or counted."""
-    before = spark.conf.get(SQL_ON_FILES)
+    before = str(spark.conf.get(SQL_ON_FILES))
     spark.conf.set(SQL_ON_FILES, "false")
     try:
         return spark.sql(query)

@@ -61,7 +61,7 @@ def print_fates(console: Console, delivery: Delivery, catalogue: Catalogue | Non
     if len(fates.records) > FILES:
         table.add_row(f"... and {len(fates.records) - FILES:,} files more", "", "", "", "")
     console.print(table)
-    refused = []
+    refused: list[Refused] = []
     if fates.reasons or delivery.elements.get("elements_quarantined"):
         refused += _refused(delivery.bad, files)
     if catalogue:
