@@ -518,17 +518,18 @@ def test_the_closing_table_names_files_elements_and_the_catalogue_s_records(
     listed = {"seen": {"values": "split(seen, ' ')", "item_id": "nullif(value, '-')", "event_type": "buy"}}
     columns = {"user_id": "user", "event_time": "time"}
     told = io.StringIO()
-    monkeypatch.setattr(ingest_step, "console", Console(file=told, width=400))
+    monkeypatch.setattr(ingest_step, "console", Console(file=told, width=2_000))
     run = run_job("ingest", make_settings(domain(tmp_path / "log", columns, lists=listed, items=catalogue)))
     assert (run.counts["elements_quarantined"], run.counts["catalogue_quarantined"]) == (1, 1)
     log = f"file:{tmp_path / 'log'}"
-    assert [cells[:4] for cells in cells_of(told.getvalue())] == [
+    cells = cells_of(told.getvalue())
+    assert [row[:4] for row in cells] == [
         ["no user", "5", f"{log}/a.csv (2), {log}/b.csv (1), {log}/c.csv (1), and 1 more", ",2024-01-01 10:00:00,tea -"],
         ["catalogue: no item", "1", f"file:{tmp_path / 'items.csv'} (1)", ",nothing"],
         ["no item", "1", f"{log}/a.csv (1)", "seen: -"],
         ["repeated header", "1", f"{log}/e.csv (1)", "user,time,seen"],
     ]
-    assert [cells[4].split(":")[0] for cells in cells_of(told.getvalue())][1:3] == ["items.columns.item_id", "needs_item"]
+    assert [row[4].split(":")[0] for row in cells[1:3]] == ["items.columns.item_id", "needs_item"]
 
 
 def test_a_file_without_any_record_stops_nothing(tmp_path: Path, make_settings: Make, run_job: RunJob) -> None:

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from llmrec_pipeline.cli import evaluate_job, run_step
 from llmrec_pipeline.errors import ModelError, TableError
 from llmrec_pipeline.interest.artefacts import HEAD
-from llmrec_pipeline.registry import Registry
+from llmrec_pipeline.registry import ROLLED_BACK, Registry
 from llmrec_pipeline.steps import rollback as rollback_step
 from llmrec_pipeline.steps.heads import JOINT_FILE
 
@@ -211,7 +211,7 @@ def test_a_champion_that_cannot_be_read_gives_way_to_a_version_that_can(clicks_c
     with pytest.raises(ModelError, match=r"version 3 of .* can serve, but version 2, its predecessor, has lost files or rows"):
         run_step("rollback", path.settings())
     assert aliases(path) == {"champion": better}
-    registry.tag(registry.numbered("3"), {"rolled_back": "1"})
+    registry.tag(registry.numbered("3"), {ROLLED_BACK: "1"})
     lose_files(path, "3")
     with pytest.raises(ModelError, match=r"version 3 of .*, the newest, was rolled back before; train another one first"):
         run_step("rollback", path.settings())
