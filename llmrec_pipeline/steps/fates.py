@@ -93,7 +93,9 @@ def _refused(bad: DataFrame, files: tuple[str, ...]) -> Iterator[Refused]:
 
 
 def _print_reasons(console: Console, refused: list[Refused]) -> None:
-    columns = ("reason", "records", Column("in", overflow="fold"), Column("an example", overflow="fold"), "what may help")
+    several = len({one.file for one in refused}) > 1
+    place = [Column("in", overflow="fold")] if several else []
+    columns = ("reason", "records", *place, Column("an example", overflow="fold"), "what may help")
     table = Table(*columns, title="Quarantine", title_justify="left")
     found: dict[str, list[Refused]] = {}
     for one in sorted(refused, key=lambda one: (-one.records, one.file)):
@@ -105,7 +107,7 @@ def _print_reasons(console: Console, refused: list[Refused]) -> None:
         if len(parts) > FILES_OF_A_REASON:
             where.append(f"and {len(parts) - FILES_OF_A_REASON:,} more")
         example = min(one.example for one in parts)
-        cells = (reason, f"{n:,}", ", ".join(where), example, _next_step(reason))
+        cells = (reason, f"{n:,}", *([", ".join(where)] if several else []), example, _next_step(reason))
         table.add_row(*map(printable, cells))
     console.print(table)
 

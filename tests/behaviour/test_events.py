@@ -498,13 +498,13 @@ def test_the_closing_table_says_what_may_help_against_each_reason(
     assert set(reasons(run)) == found
     cells = cells_of(told.getvalue())
     assert {reason: bool(help_) for reason, *_, help_ in cells} == dict.fromkeys(found, True)
-    assert {(n, where) for _, n, where, *_ in cells} == {("1", f"file:{file} (1)")}
+    assert {n for _, n, _, _ in cells} == {"1"}  # of one file nothing is told that the table before does not say
 
 
 def cells_of(told: str) -> list[list[str]]:
     """The rows of the table of reasons."""
     lines = told.partition("Quarantine")[2].splitlines()
-    return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in lines if line.count("│") == 6]
+    return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in lines if line.count("│") > 4]
 
 
 def test_the_closing_table_names_files_elements_and_the_catalogue_s_records(
