@@ -94,9 +94,9 @@ def _refused(bad: DataFrame, files: tuple[str, ...]) -> Iterator[Refused]:
 
 def _print_reasons(console: Console, refused: list[Refused]) -> None:
     several = len({one.file for one in refused}) > 1
-    place = [Column("in", overflow="fold")] if several else []
-    columns = ("reason", "records", *place, Column("an example", overflow="fold"), "what may help")
-    table = Table(*columns, title="Quarantine", title_justify="left")
+    place = ["in"] if several else []
+    names = ("reason", "records", *place, "an example", "what may help")
+    table = Table(*[Column(name, overflow="fold") for name in names], title="Quarantine", title_justify="left")
     found: dict[str, list[Refused]] = {}
     for one in sorted(refused, key=lambda one: (-one.records, one.file)):
         found.setdefault(one.reason, []).append(one)
