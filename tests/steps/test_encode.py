@@ -225,9 +225,7 @@ def test_a_language_that_the_encoder_does_not_know_is_refused_with_a_text_and_en
     assert counts["tokens"] == 198 * (2 + len("购买了乒乓球拍")) + digits  # each sign is a token
 
 
-def test_where_all_behaviours_say_the_same_one_text_is_encoded(
-    run_job, make_settings, tmp_path: Path, warehouse: Warehouse
-) -> None:
+def test_where_all_behaviours_say_the_same_one_text_is_encoded(run_job, make_settings, tmp_path: Path) -> None:
     rows = [f"u{n % 3},item {n},2024-01-01 10:00:{n}0" for n in range(6)]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *rows]))
     kinds = {"buy": {"target": True, "template": {"en": "bought something"}}}
@@ -235,10 +233,10 @@ def test_where_all_behaviours_say_the_same_one_text_is_encoded(
     for job in ("ingest", "textualise"):
         run_job(job, settings)
     for new in (1, 0):
-        counts = run_job("encode", settings).counts
-        assert (counts["texts"], counts["texts_new"], counts["texts_encoded"]) == (1, new, new)
-    ((_, text_hash),) = vectors(warehouse)
-    steps = warehouse.read("user_sequences").selectExpr("explode(steps.text_hash) AS text_hash").collect()
+        run = run_job("encode", settings)
+        assert [run.counts[name] for name in ("texts", "texts_new", "texts_encoded")] == [1, new, new]
+    ((_, text_hash),) = vectors(run.warehouse)
+    steps = run.warehouse.read("user_sequences").selectExpr("explode(steps.text_hash) AS text_hash").collect()
     assert [row.text_hash for row in steps] == [text_hash] * 6
 
 
