@@ -40,7 +40,7 @@ from llmrec_pipeline.steps.dataset import (
     user_slices,
     with_profile_vectors,
 )
-from llmrec_pipeline.steps.encoders import encoder_of, standing_encoder
+from llmrec_pipeline.steps.encoders import standing_encoder
 from llmrec_pipeline.steps.heads import (
     JOINT_FILE,
     KINDS,
@@ -68,20 +68,22 @@ def train(run: Run) -> None:
     settings, registry = run.settings, registry_of(run)
     run.warehouse.create(["item_neighbours", "interest_states"])
     window, last = training_window(run)
-    encoder_id = standing_encoder(run)["encoder_id"]
+    encoder = standing_encoder(run)
+    encoder_id = encoder["encoder_id"]
     inputs = data_versions(run, INPUTS)
     state = state_version(settings, encoder_id, window.start, inputs)
     head = head_version(settings, state)
     run.versions |= {"state_version": state, "head_version": head, "encoder_id": encoder_id}
     existing = _existing(registry, head)
     if existing:
-        run.versions["state_version"] = existing.state_version
+        run.versions |= existing.versions
         _complete(run, existing, _missing(run, existing), last)
         return
     with run.stage("read"):
         dataset, histories = _read(run, window.start, encoder_id)
         groups = _exposure_groups(run, dataset, window.validation_start)
     with registry.run(f"{settings.domain.name} {window.name}") as mlflow:
+        mlflow.log_params({f"encoder.{name}": encoder[name] for name in ("source", "backend", "precision")})
         trained = _train_interest(run, (dataset, groups), histories, window, mlflow)
         with run.stage("fit"):
             fit = _fit_joint(run, trained, dataset, histories, window)
@@ -89,14 +91,12 @@ def train(run: Run) -> None:
         with TemporaryDirectory() as folder:
             recurrence = save(folder, trained)[RECURRENCE]
             days, collaborative = (window.validation_start, window.start), settings.pipeline.collaborative
-            state = with_weights(state, recurrence)
-            found = Head(trained.model, fit.weights, head, state, encoder_id, *days, collaborative, neighbours.rows, recurrence)
+            made = head, with_weights(state, recurrence), encoder_id
+            found = Head(trained.model, fit.weights, *made, *days, collaborative, neighbours.rows, recurrence)
             uri = _log(run, registry, mlflow, found, trained, fit, Path(folder))
-        run.versions["state_version"] = state
+        run.versions |= found.versions
         _complete(run, found, (dataset, neighbours), last)
-        registry.register(
-            uri, mlflow.active_run().info.run_id, {"head_version": head, "state_version": state, "encoder_id": encoder_id}
-        )
+        registry.register(uri, mlflow.active_run().info.run_id, found.versions)
 
 
 def _existing(registry: Registry, head_version: str) -> Head | None:
@@ -340,11 +340,9 @@ def _log(run: Run, registry: Registry, mlflow: Any, head: Head, trained: Trained
     mlflow.log_params({"domain": run.settings.domain.name, "seed": pipeline.seed, "window": str(day_of(head.start)), **params})
     mlflow.log_params({name: value for name, value in head.weights.to_dict().items() if name != "history_edges"})
     mlflow.log_params({f"input.{table}": version for table, version in run.inputs.items()})
-    encoder = encoder_of(run, head.encoder_id)
-    mlflow.log_params({f"encoder.{name}": encoder[name] for name in ("source", "backend", "precision")})
     figures = {name: float(value) for name, value in vars(fit).items() if name != "weights"}
     mlflow.log_metrics(figures | {name: float(value) for name, value in trained.report.items()} | _encoding(run, head.encoder_id))
-    mlflow.set_tags({"head_version": head.head_version, "state_version": head.state_version, "encoder_id": head.encoder_id})
+    mlflow.set_tags(head.versions)
     log.info("train: %s; %s", fit.weights.to_dict(), {name: round(value, 4) for name, value in figures.items()})
     return registry.log_folder(folder)
 
