@@ -15,6 +15,8 @@ from llmrec_pipeline.interest.recurrence import BUCKETS, Carry, ItemVectors, gap
 from llmrec_pipeline.interest.window import log_bucket
 
 NOTHING = -200.0  # log of a weight that is 0 in float32, and yet a number
+REPEAT_UNITS = 16
+LOG_SHARE_SCALE = 10.0  # log P_t is of about this size
 
 
 class Gate(nn.Module):
@@ -37,18 +39,25 @@ class Gate(nn.Module):
 class Repeat(nn.Module):
     """r_{u,i}(t): what a user had before competes with what is popular.
 
-    r = log(1 + sum_{e,h} exp(c_{e,h}) * own_{u,i,e,h} / (1 + own_{u,.,e,h})^k_h * P_t(i)^-eta), where own_{u,.} sums over the
-    user's items and P_t = softmax of b(t) over the candidates. At k = eta = 1 it makes exp(b + r) a mixture of popularity and
-    the user's own shares; k and eta are learnt. It replaces sum_h c_h log(1 + own) of DESIGN 1.5, which multiplies the two and
-    so ranks popular own items too high (Online Retail II, NDCG@10 of the counted terms alone: .272 -> .286 on validation,
-    .326 -> .344 on test).
+    r = log(1 + sum_e exp(c_e) * (prod_h (1 + own_{u,i,e,h})^w_{e,h} - 1) / prod_h (1 + own_{u,.,e,h})^k_h * exp(m) * P_t(i)^-eta),
+    where own_{u,.} sums over the user's items and P_t = softmax of b(t) over the candidates. Without m, and with w, k and eta of 1
+    at one half-life and 0 at the others, exp(b + r) is a mixture of popularity and the user's own shares. The product, unlike a sum
+    over half-lives, puts what is had both lately and for long before what is either. m, of one hidden layer over the same logarithms,
+    is bounded, 0 at the start, and lets the slope of r differ between an item had once and one had weekly: most targets are of the
+    former, and cross-entropy alone would fit the slope to them (docs/adr/0006-repeat-term.md has what each part gives).
     """
 
     def __init__(self, target: Tensor, half_lives: int) -> None:
         super().__init__()
-        self.strength = nn.Parameter(2 * target.expand(-1, half_lives) - 1.5)  # c_{e,h}: 0.5 for targets, -1.5 for other types
-        self.saturation = nn.Parameter(torch.full((half_lives,), 0.9))  # k_h
+        counts = len(target) * half_lives
+        self.strength = nn.Parameter(2 * target.squeeze(1) - 1.5)  # c_e: 0.5 for targets, -1.5 for other types
+        self.log_slope = nn.Parameter(-torch.full((len(target), half_lives), half_lives).log())  # log w_{e,h}, so that w > 0
+        self.saturation = nn.Parameter(torch.full((half_lives,), 0.9 / half_lives))  # k_h
         self.rivalry = nn.Parameter(torch.tensor(0.6))  # eta
+        self.pair = nn.Linear(counts + 1, REPEAT_UNITS)  # m's hidden layer: what is of the item,
+        self.user = nn.Linear(counts, REPEAT_UNITS, bias=False)  # what is of the user,
+        self.shape = nn.Linear(REPEAT_UNITS, 1, bias=False)  # and what follows
+        nn.init.zeros_(self.shape.weight)
 
     def forward(self, row: Tensor, decayed: Tensor, n_rows: int, log_share: Tensor) -> Tensor:
         """[M] r of M own items.
@@ -59,10 +68,14 @@ class Repeat(nn.Module):
             n_rows: number of users.
             log_share: [M] log P_t of the item.
         """
-        total = decayed.new_zeros(n_rows, *decayed.shape[1:]).index_add(0, row, decayed)  # [n_rows, E, R]
-        weight = torch.exp(self.strength) / (1 + total) ** self.saturation  # [n_rows, E, R]
-        mass = (F.embedding(row, weight.flatten(1)) * decayed.flatten(1)).sum(dim=1)  # [M]
-        return torch.log1p(mass * torch.exp(-self.rivalry * log_share))
+        total = torch.log1p(decayed.new_zeros(n_rows, *decayed.shape[1:]).index_add(0, row, decayed))  # [n_rows, E, R]
+        own = torch.log1p(decayed)  # [M, E, R]
+        level = self.strength - total @ self.saturation  # [n_rows, E]
+        power = (own * self.log_slope.exp()).sum(dim=2)  # [M, E]
+        mass = (torch.expm1(power) * F.embedding(row, level.exp())).sum(dim=1)  # [M]
+        of_item = torch.cat([own.flatten(1), log_share[:, None] / LOG_SHARE_SCALE], dim=1)  # [M, E * R + 1]
+        units = torch.tanh(self.pair(of_item) + F.embedding(row, self.user(total.flatten(1))))  # [M, REPEAT_UNITS]
+        return torch.log1p(mass * torch.exp(self.shape(units).squeeze(1) - self.rivalry * log_share))
 
 
 class Head(nn.Module):

@@ -209,7 +209,7 @@ def _logits(
     cell = torch.as_tensor(position * logits.shape[1] + candidates.column[item])
     if model.repeats:
         of_item = log_share.flatten().index_select(0, torch.as_tensor(day[position] * log_share.shape[1] + item))
-        counts = torch.as_tensor(decayed).view(len(item), *head.repeat.strength.shape)  # [M, E, R]
+        counts = torch.as_tensor(decayed).view(len(item), *head.repeat.log_slope.shape)  # [M, E, R]
         repeat = head.repeat(torch.as_tensor(position), counts, len(steps), of_item)
         changed: Tensor = logits.flatten().index_add(0, cell, repeat)
     else:

@@ -11,6 +11,7 @@ from interest_cases import N_ITEMS, daily_of, histories_of
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, Query
+from llmrec_pipeline.interest.head import LOG_SHARE_SCALE
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.popularity import decayed_counts
 from llmrec_pipeline.interest.recurrence import Carry
@@ -50,13 +51,20 @@ def sum_of_logs(weights: torch.Tensor, half_lives: tuple[float, ...], item: int)
 
 def repeat_by_hand(model: InterestModel, bias: Float32, item: int) -> float:
     """r_{a,i}(t) as its docstring has it."""
-    part, mass = model.head.repeat, 0.0
-    for kind, (h, life) in itertools.product((0, 1), enumerate(model.config.repeat_half_lives)):
+    part, lives, mass = model.head.repeat, model.config.repeat_half_lives, 0.0
+    log_own, log_total = np.zeros((2, len(lives))), np.zeros((2, len(lives)))
+    for kind, (h, life) in itertools.product((0, 1), enumerate(lives)):
         aged = [(row, 2 ** (-(112 - time) / life)) for time, row, k in BEHAVIOURS if k == kind]
-        own, total = sum(weight for row, weight in aged if row == item), sum(weight for _, weight in aged)
-        mass += np.exp(float(part.strength[kind, h])) * own / (1 + total) ** float(part.saturation[h])
-    share = np.exp(bias[item]) / np.exp(bias[:5]).sum()  # item 5 is no candidate yet
-    return float(np.log(1 + mass * share ** -float(part.rivalry)))
+        log_own[kind, h] = np.log(1 + sum(weight for row, weight in aged if row == item))
+        log_total[kind, h] = np.log(1 + sum(weight for _, weight in aged))
+    for kind in (0, 1):
+        power = sum(np.exp(float(part.log_slope[kind, h])) * log_own[kind, h] for h in range(len(lives)))
+        fade = sum(float(part.saturation[h]) * log_total[kind, h] for h in range(len(lives)))
+        mass += np.exp(float(part.strength[kind])) * (np.exp(power) - 1) / np.exp(fade)
+    log_share = bias[item] - np.log(np.exp(bias[:5]).sum())  # item 5 is no candidate yet
+    of_item = part.pair.weight.numpy() @ [*log_own.flatten(), log_share / LOG_SHARE_SCALE] + part.pair.bias.numpy()
+    units = np.tanh(of_item + part.user.weight.numpy() @ log_total.flatten())
+    return float(np.log(1 + mass * np.exp(part.shape.weight[0].numpy() @ units) * np.exp(log_share) ** -float(part.rivalry)))
 
 
 @pytest.mark.parametrize("repeats", [True, False])
