@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from interest_cases import N_ITEMS, daily_of, random_histories
 
 from llmrec_pipeline.collaborative import Neighbours
@@ -36,6 +37,8 @@ def domain() -> DomainConfig:
 def scorer(make_model: Callable[..., InterestModel], catalogue: Catalogue, text: Float32, domain: DomainConfig) -> Scorer:
     """As of day 165; item i5 is new."""
     model = make_model()
+    with torch.no_grad():
+        model.head.new_level.fill_(4.0)  # i5 stands at the level of new items, not at its own bias
     rows = [np.array(values, dtype=np.int32) for values in ([0, 1, 2], [1, 2, 3])]
     similar, following = (Neighbours(*rows, np.array(w, dtype=np.float32)) for w in ([0.5, 0.2, 0.3], [0.1, 0.9, 0.6]))
     return Scorer(

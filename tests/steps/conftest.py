@@ -21,6 +21,7 @@ SMALL = (
     "interest.hidden_size=16",
     "interest.item_dim=16",
     "interest.max_epochs=2",
+    "joint.cf_weight=[0.1, 0.3, 1.0]",  # none is 0, so that every share shows
     "evaluation.window_days=7",
     "evaluation.bootstrap=50",
 )
