@@ -43,8 +43,8 @@ class Repeat(nn.Module):
     where own_{u,.} sums over the user's items and P_t = softmax of b(t) over the candidates. Without m, and with w, k and eta of 1
     at one half-life and 0 at the others, exp(b + r) is a mixture of popularity and the user's own shares. The product, unlike a sum
     over half-lives, puts what is had both lately and for long before what is either. m, of one hidden layer over the same logarithms,
-    is bounded, 0 at the start, and lets the slope of r differ between an item had once and one had weekly: most targets are of the
-    former, and cross-entropy alone would fit the slope to them (docs/adr/0006-repeat-term.md has what each part gives).
+    is bounded, 0 at the start, and lets the slope of r differ between an item had once and one had weekly
+    (docs/adr/0006-repeat-term.md has what each part gives).
     """
 
     def __init__(self, target: Tensor, half_lives: int) -> None:

@@ -11,15 +11,19 @@ ROW, ITEM = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2])
 COUNTS = torch.tensor([[[3.0]], [[1.0]], [[2.0]]])  # [M, 1 type, 1 half-life]
 
 
-def repeat_of(half_lives: int) -> Repeat:
+def repeat_of(half_lives: int, bend: float = 0.0) -> Repeat:
+    """The term with an m of random weights of this size; 0: as it starts."""
     with torch.random.fork_rng():
         torch.manual_seed(2)
-        return Repeat(torch.ones(1, 1), half_lives)
+        repeat = Repeat(torch.ones(1, 1), half_lives)
+        torch.nn.init.normal_(repeat.shape.weight, std=bend)
+        return repeat
 
 
 def term(repeat: Repeat, counts: Tensor) -> Tensor:
     """[M] r"""
-    return repeat(ROW, counts, 2, SHARE.log()[ITEM])  # type: ignore[no-any-return]
+    found: Tensor = repeat(ROW, counts, 2, SHARE.log()[ITEM])
+    return found
 
 
 @torch.no_grad()
@@ -42,8 +46,7 @@ def test_what_is_had_lately_and_for_long_comes_before_what_is_either() -> None:
 
 @torch.no_grad()
 def test_counts_beyond_all_of_training_are_numbers_and_none_is_nothing() -> None:
-    repeat = repeat_of(3)
-    torch.nn.init.normal_(repeat.shape.weight)
+    repeat = repeat_of(3, bend=1.0)
     counts = torch.tensor([1e9, 0.0, 1e-9])[:, None, None].expand(-1, 1, 3)
     found = term(repeat, counts)
     assert torch.isfinite(found).all()
@@ -52,7 +55,6 @@ def test_counts_beyond_all_of_training_are_numbers_and_none_is_nothing() -> None
 
 
 def test_a_user_in_a_block_has_the_term_that_the_user_has_alone() -> None:
-    repeat = repeat_of(1)
-    torch.nn.init.normal_(repeat.shape.weight)
+    repeat = repeat_of(1, bend=1.0)
     alone = repeat(torch.zeros(1, dtype=torch.int64), COUNTS[2:], 1, SHARE.log()[ITEM[2:]])
     torch.testing.assert_close(term(repeat, COUNTS)[2:], alone)
