@@ -25,7 +25,6 @@ from llmrec_pipeline.interest.exposure import popularity_groups
 from llmrec_pipeline.interest.training import TrainedModel
 from llmrec_pipeline.recommendation import log_softmax
 from llmrec_pipeline.recommendation.ranking import top_k
-from llmrec_pipeline.steps.dataset import user_slices
 
 ALL = "all"
 FIRST_TIME = "first_time"  # candidates and targets without what the user knows
@@ -42,7 +41,7 @@ class Plain:
     def __init__(self, task: Task, moment: Moment) -> None:
         self._task, self._moment, self._types = task, moment, is_target(task.settings)
         recipe = Recipe(task.catalogue.n_items, self._types, _type_weights(task), task.settings.pipeline.collaborative)
-        self._counted = count(recipe, task.dataset.daily, [moment.query], user_slices(moment.counted, BLOCK_USERS))[0]
+        self._counted = count(recipe, task.dataset.daily, [moment.query], moment.counted.slices(BLOCK_USERS))[0]
 
     def scores(self, rows: Int) -> dict[str, Any]:
         """[B, N] of each baseline for users of one date, popularity and own history as of their instants."""
@@ -131,7 +130,7 @@ def _tail(task: Task) -> npt.NDArray[np.bool_]:
     """[N] True: the item is none of the fewest that have half of the targets of training."""
     types, repeats = np.array(is_target(task.settings)), task.settings.domain.repeats
     learnt = targets_of(task.past, task.validation.held.catalogue, types, repeats)
-    return popularity_groups(learnt.item, task.catalogue.n_items) == 1
+    return popularity_groups(np.bincount(learnt.item, minlength=task.catalogue.n_items)) == 1
 
 
 def _lists(a: Asked, score: Float32, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:

@@ -21,7 +21,7 @@ from llmrec_pipeline.evaluation.windows import Window
 from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
 from llmrec_pipeline.interest.held_out import HeldOut, held_out_between, held_out_step
-from llmrec_pipeline.interest.own import offsets_of
+from llmrec_pipeline.interest.ragged import offsets_of
 from llmrec_pipeline.interest.scoring import Parts
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.training import TrainedModel, train

@@ -3,11 +3,15 @@
 Legend: U users, S steps, E behaviours, J profile texts, K text dimensions; offsets are CSR-style (row r owns [offsets[r], offsets[r + 1])).
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from llmrec_pipeline.interest.ragged import Column, Ragged, offsets_of, ranges, release
 
 Int = npt.NDArray[np.int64]
 
@@ -55,34 +59,39 @@ class Histories:
         return self._select_steps(self.steps_left > steps)
 
     def _select_steps(self, keep: npt.NDArray[np.bool_]) -> "Histories":
-        kept = np.concatenate([[0], np.cumsum(keep)])
-        lengths = np.diff(self.event_offsets)
-        events = np.repeat(keep, lengths)
-        snapshots = keep[self.snapshot_step]
+        return self._of_steps(self.user_ids, offsets_of(keep)[self.step_offsets], np.flatnonzero(keep))
+
+    def take(self, users: Int) -> "Histories":
+        """The users of the given rows (ascending)."""
+        lengths = self.step_offsets[users + 1] - self.step_offsets[users]
+        return self._of_steps(self.user_ids[users], offsets_of(lengths), ranges(self.step_offsets[users], lengths))
+
+    def _of_steps(self, user_ids: npt.NDArray[np.str_], step_offsets: Int, steps: Int) -> "Histories":
+        lengths = self.event_offsets[steps + 1] - self.event_offsets[steps]
+        events = ranges(self.event_offsets[steps], lengths)
+        first, last = (np.searchsorted(self.snapshot_step, steps, side) for side in ("left", "right"))
+        snapshots = ranges(first, last - first)
         return Histories(
-            user_ids=self.user_ids,
-            step_offsets=kept[self.step_offsets],
-            step_day=self.step_day[keep],
-            step_time=self.step_time[keep],
-            step_session=self.step_session[keep],
-            event_offsets=np.concatenate([[0], np.cumsum(lengths[keep])]),
+            user_ids=user_ids,
+            step_offsets=step_offsets,
+            step_day=self.step_day[steps],
+            step_time=self.step_time[steps],
+            step_session=self.step_session[steps],
+            event_offsets=offsets_of(lengths),
             item=self.item[events],
             event_type=self.event_type[events],
             text=self.text[events],
             quantity=self.quantity[events],
             cancels=self.cancels,
-            snapshot_step=kept[self.snapshot_step[snapshots]],
+            snapshot_step=np.repeat(np.arange(len(steps)), last - first),
             snapshots=self.snapshots[snapshots],
         )
 
-    def take(self, users: Int) -> "Histories":
-        """The users of the given rows (ascending)."""
-        wanted = np.zeros(self.n_users, dtype=np.bool_)
-        wanted[users] = True
-        steps = self._select_steps(wanted[self.step_user])
-        return replace(
-            steps, user_ids=self.user_ids[wanted], step_offsets=np.append(steps.step_offsets[:-1][wanted], steps.n_steps)
-        )
+    def slices(self, users: int) -> Iterator["Histories"]:
+        """So many users at a time, as views; of mapped histories no more than one slice takes memory."""
+        for start in range(0, self.n_users, users):
+            yield self.users(start, min(start + users, self.n_users))
+            release(self)
 
     def users(self, start: int, stop: int) -> "Histories":
         """Users [start, stop) as views of the same arrays."""
@@ -119,6 +128,51 @@ class Histories:
     def steps_left(self) -> Int:
         """[S] steps that the user has from this one on; 1: it is the last."""
         return self.step_offsets[1:][self.step_user] - np.arange(self.n_steps)
+
+
+NOBODY = Histories(
+    user_ids=np.empty(0, dtype=np.str_),
+    step_offsets=np.zeros(1, dtype=np.int64),
+    step_day=np.empty(0, dtype=np.int32),
+    step_time=np.empty(0, dtype=np.float64),
+    step_session=np.empty(0, dtype=np.bool_),
+    event_offsets=np.zeros(1, dtype=np.int64),
+    item=np.empty(0, dtype=np.int32),
+    event_type=np.empty(0, dtype=np.int8),
+    text=np.empty(0, dtype=np.int32),
+    quantity=np.empty(0, dtype=np.float32),
+)
+
+
+def on_disk(blocks: Iterable[Histories]) -> Histories:
+    """The users of all blocks, one block after another, their steps and behaviours mapped from files; user ids alone stay in memory."""
+    steps, behaviours, renewals, snapshots = Ragged(3), Ragged(4), Column(), Column()
+    user_ids: list[npt.NDArray[np.str_]] = []
+    cancels: tuple[int, ...] = ()
+    for block in chain([NOBODY], blocks):
+        renewals.append(block.snapshot_step + steps.values)
+        snapshots.append(block.snapshots)
+        steps.append(np.diff(block.step_offsets), block.step_day, block.step_time, block.step_session)
+        behaviours.append(np.diff(block.event_offsets), block.item, block.event_type, block.text, block.quantity)
+        user_ids.append(block.user_ids)
+        cancels = block.cancels
+    step_offsets, day, time, session = steps.mapped()
+    event_offsets, item, event_type, text, quantity = behaviours.mapped()
+    return Histories(
+        user_ids=np.concatenate(user_ids),
+        step_offsets=step_offsets,
+        step_day=day,
+        step_time=time,
+        step_session=session,
+        event_offsets=event_offsets,
+        item=item,
+        event_type=event_type,
+        text=text,
+        quantity=quantity,
+        cancels=cancels,
+        snapshot_step=renewals.mapped(),
+        snapshots=snapshots.mapped(),
+    )
 
 
 @dataclass(frozen=True)

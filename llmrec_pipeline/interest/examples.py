@@ -5,6 +5,8 @@ features (behaviour types x half-lives), D dates. The query of an example is its
 dates before that day, own counts over the user's earlier steps, candidates first seen before that day.
 """
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,11 +16,12 @@ import numpy.typing as npt
 from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.interest.cancelling import known_types
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
-from llmrec_pipeline.interest.own import offsets_of, own_before_steps, ranges
+from llmrec_pipeline.interest.own import own_before_steps
 from llmrec_pipeline.interest.popularity import log_popularity
+from llmrec_pipeline.interest.ragged import Column, Ragged, offsets_of, ranges, release
 
 Int = npt.NDArray[np.int64]
-OWN_ROWS_AT_ONCE = 200_000  # behaviours whose own counts are made together; bounds the float64 intermediate
+BEHAVIOURS_AT_ONCE = 50_000  # of the users who are counted together; bounds what that takes beside its result
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,22 @@ class Rows:
 
 @dataclass(frozen=True)
 class Examples:
-    """All of training that is counted before the first update."""
+    """All of training that is counted before the first update; what has a row for each step is mapped from files."""
 
+    count: int  # X
+    following: int  # of them, those that are not the first step of their user
     targets: Targets
     weight: npt.NDArray[np.float32]  # [S] of each example in the loss; 0: no example
     own: Rows  # own decayed counts before each example
     known: Rows  # items that are masked; empty where items repeat
+    of_item: Int  # [N] targets of each item
     days: npt.NDArray[np.int32]  # [D] dates of examples, ascending
-    day_row: Int  # [S] position of the step's date in `days`
     popularity: npt.NDArray[np.float32]  # [D, N, F]
     absent: npt.NDArray[np.bool_]  # [D, N] True: not yet a candidate
+
+    def day_rows(self, step_day: npt.NDArray[np.int32]) -> Int:
+        """Position of the dates of examples in `days`."""
+        return np.searchsorted(self.days, step_day)
 
 
 def targets_of(
@@ -115,17 +124,33 @@ def examples_of(
     repeats: bool,
 ) -> Examples:
     """Counts everything that the examples of `histories` need; all of it lies before each example's own step."""
-    targets = targets_of(histories, catalogue, is_target, repeats, config.horizon_days)
-    bearing = np.diff(targets.offsets) > 0
-    own, known = _own_rows(histories, bearing, config, is_target, repeats)
-    days = np.unique(histories.step_day[bearing])
+    target_rows, own_rows, known_rows, weight = Ragged(1), Ragged(2), Ragged(2), Column()
+    of_item = np.zeros(catalogue.n_items, dtype=np.int64)
+    dropped, dates, count, following = Counter[str](), set[int](), 0, 0
+    for block in _user_blocks(histories):
+        targets = targets_of(block, catalogue, is_target, repeats, config.horizon_days)
+        lengths = np.diff(targets.offsets)
+        bearing = np.flatnonzero(lengths)
+        target_rows.append(lengths, targets.item)
+        weight.append(_weights(block, targets, config))
+        for rows, found in zip((own_rows, known_rows), _own_rows(block, lengths > 0, config, is_target, repeats), strict=True):
+            rows.append(np.diff(found.offsets), found.item, found.features)
+        of_item += np.bincount(targets.item, minlength=catalogue.n_items)
+        dropped.update(targets.dropped)
+        dates.update(block.step_day[bearing].tolist())
+        count += len(bearing)
+        following += int((~np.isin(bearing, block.step_offsets)).sum())
+    days = np.array(sorted(dates), dtype=np.int32)
+    offsets, item = target_rows.mapped()
     return Examples(
-        targets=targets,
-        weight=_weights(histories, targets, config),
-        own=own,
-        known=known,
+        count=count,
+        following=following,
+        targets=Targets(offsets, item, dict(dropped)),
+        weight=weight.mapped(),
+        own=Rows(*own_rows.mapped()),
+        known=Rows(*known_rows.mapped()),
+        of_item=of_item,
         days=days,
-        day_row=np.searchsorted(days, histories.step_day),
         popularity=log_popularity(daily, days, config.popularity_half_lives, catalogue.n_items, len(is_target)),
         absent=catalogue.first_day[None, :] >= days[:, None],
     )
@@ -143,30 +168,26 @@ def _weights(histories: Histories, targets: Targets, config: InterestConfig) -> 
 def _own_rows(
     histories: Histories, bearing: npt.NDArray[np.bool_], config: InterestConfig, is_target: npt.NDArray[np.bool_], repeats: bool
 ) -> tuple[Rows, Rows]:
+    """Own counts and known items before each step that is `bearing` [S]."""
     half_lives = config.repeat_half_lives if repeats else ()
+    counts = own_before_steps(histories, bearing, half_lives, len(is_target))
+    lengths = np.zeros(len(bearing), dtype=np.int64)
+    lengths[bearing] = np.diff(counts.offsets)
+    features = counts.decayed.reshape(len(counts.item), len(is_target) * len(half_lives)).astype(np.float32)
     is_known = known_types(is_target, histories.cancels)
-    own_parts, known_parts = [], []
-    for start, stop in _user_blocks(histories):
-        steps = slice(histories.step_offsets[start], histories.step_offsets[stop])
-        counts = own_before_steps(histories.users(start, stop), bearing[steps], half_lives, len(is_target))
-        lengths = np.zeros(steps.stop - steps.start, dtype=np.int64)
-        lengths[bearing[steps]] = np.diff(counts.offsets)
-        features = counts.decayed.reshape(len(counts.item), len(is_target) * len(half_lives)).astype(np.float32)
-        known = counts.total[:, is_known].sum(axis=1) > 0 if not repeats else np.zeros(len(counts.item), dtype=bool)
-        of_step = np.repeat(np.arange(len(lengths)), lengths)
-        own_parts.append((lengths, counts.item, features))
-        known_parts.append((np.bincount(of_step[known], minlength=len(lengths)), counts.item[known], features[known]))
-    return _stacked(own_parts), _stacked(known_parts)
+    known = counts.total[:, is_known].sum(axis=1) > 0 if not repeats else np.zeros(len(counts.item), dtype=bool)
+    known_lengths = np.bincount(np.repeat(np.arange(len(lengths)), lengths)[known], minlength=len(lengths))
+    return (
+        Rows(offsets_of(lengths), counts.item, features),
+        Rows(offsets_of(known_lengths), counts.item[known], features[known]),
+    )
 
 
-def _user_blocks(histories: Histories) -> list[tuple[int, int]]:
-    """Users [start, stop) with about OWN_ROWS_AT_ONCE behaviours each."""
+def _user_blocks(histories: Histories) -> Iterator[Histories]:
+    """Users with about BEHAVIOURS_AT_ONCE behaviours, as views."""
     before = histories.event_offsets[histories.step_offsets]  # [U + 1] behaviours before each user
-    edges = np.searchsorted(before, np.arange(OWN_ROWS_AT_ONCE, before[-1], OWN_ROWS_AT_ONCE))
+    edges = np.searchsorted(before, np.arange(BEHAVIOURS_AT_ONCE, before[-1], BEHAVIOURS_AT_ONCE))
     cuts = np.unique(np.concatenate([[0], edges, [histories.n_users]])).tolist()
-    return list(pairwise(cuts))
-
-
-def _stacked(parts: list[tuple[Int, npt.NDArray[np.int32], npt.NDArray[np.float32]]]) -> Rows:
-    lengths, item, features = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Rows(offsets_of(lengths), item, features)
+    for start, stop in pairwise(cuts):
+        yield histories.users(start, stop)
+        release(histories)

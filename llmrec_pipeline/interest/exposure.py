@@ -13,14 +13,9 @@ from llmrec_pipeline.interest.popularity import head_items
 Int = npt.NDArray[np.int64]
 
 
-def popularity_groups(target_items: npt.NDArray[np.integer], n_items: int) -> Int:
-    """[N] 0: of the head, the fewest items that have half of the targets; 1: all others. Among equals the lower row is in the head.
-
-    Args:
-        target_items: rows of the target items, one for each target.
-        n_items: N.
-    """
-    return np.where(head_items(np.bincount(target_items, minlength=n_items)), 0, 1)
+def popularity_groups(targets: Int) -> Int:
+    """[N] 0: of the head, the fewest items that have half of the `targets` [N]; 1: all others. Among equals the lower row is in the head."""
+    return np.where(head_items(targets), 0, 1)
 
 
 def unevenness(logits: Tensor, log_weight: Tensor, weight: Tensor, groups: Tensor, n_groups: int) -> Tensor:

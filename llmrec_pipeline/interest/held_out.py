@@ -3,7 +3,7 @@
 Legend: U users with a target, N items, J distinct targets of a user, E behaviour types, H half-lives.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,10 @@ from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest.cancelling import known_types
 from llmrec_pipeline.interest.carrying import advance
-from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query
+from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query, on_disk
 from llmrec_pipeline.interest.model import InterestModel
-from llmrec_pipeline.interest.own import offsets_of
 from llmrec_pipeline.interest.popularity import decayed_counts
+from llmrec_pipeline.interest.ragged import Column, offsets_of, release
 from llmrec_pipeline.interest.scoring import Parts, item_side, score_parts
 from llmrec_pipeline.interest.state import States
 
@@ -41,14 +41,17 @@ class HeldOut:
 
     def blocks(self, model: InterestModel) -> Iterator[tuple[Int, npt.NDArray[np.float32]]]:
         """Rows of users asked on one date, and their logits [rows, N], block by block."""
-        empty = States.empty(self.histories.user_ids, model.layout)
-        states = advance(model, empty, self.histories, self.catalogue, self.text)
         items = item_side(model, self.catalogue, self.text)
-        for day, popularity in self.popularity.items():
-            of_day = np.flatnonzero(self.day == day)
-            for start in range(0, len(of_day), BLOCK_USERS):
-                rows = of_day[start : start + BLOCK_USERS]
-                parts = score_parts(model, states.take(rows), Query(self.time[rows], day), self.catalogue, items, popularity)
+        by_day = np.argsort(self.day, kind="stable")
+        for start in range(0, len(by_day), BLOCK_USERS):
+            users = np.sort(by_day[start : start + BLOCK_USERS])
+            past = self.histories.take(users)
+            states = advance(model, States.empty(past.user_ids, model.layout), past, self.catalogue, self.text)
+            release(self.histories)
+            for day in np.unique(self.day[users]).tolist():
+                places = np.flatnonzero(self.day[users] == day)
+                rows, popularity = users[places], self.popularity[day]
+                parts = score_parts(model, states.take(places), Query(self.time[rows], day), self.catalogue, items, popularity)
                 yield rows, self._logits(model, parts, day)
 
     def _logits(self, model: InterestModel, parts: Parts, day: int) -> npt.NDArray[np.float32]:
@@ -116,14 +119,18 @@ def held_out_between(
         ModelError: no user has a target in the period.
     """
     start, end = period
-    held = (histories.step_day >= start.day) & (histories.step_day < end.day)
-    users, offsets, item = _targets(histories, held, is_target)
-    if not len(users):
+
+    def held(block: Histories) -> npt.NDArray[np.bool_]:
+        return (block.step_day >= start.day) & (block.step_day < end.day)
+
+    def asked(users: Histories) -> tuple[Histories, Float, npt.NDArray[np.int32]]:
+        n = users.n_users
+        return users.before(start.day), np.full(n, float(start.time)), np.full(n, start.day, dtype=np.int32)
+
+    found = _held_out(histories, (catalogue, daily, text, config, is_target), held, asked)
+    if not found.histories.n_users:
         raise ModelError(f"no user has a target on days [{start.day}, {end.day}); name a day inside the log, or a shorter window")
-    past = histories.take(users).before(start.day)
-    time, day = np.full(len(users), float(start.time)), np.full(len(users), start.day, dtype=np.int32)
-    popularity = _popularity(daily, day, config, catalogue.n_items, len(is_target))
-    return HeldOut(past, offsets, item, time, day, catalogue, text, popularity, is_target)
+    return found
 
 
 def held_out_step(
@@ -142,29 +149,52 @@ def held_out_step(
     Raises:
         ModelError: no user has a target in such a step.
     """
-    held = histories.steps_left == place
-    users, offsets, item = _targets(histories, held, is_target)
-    if not len(users):
+
+    def asked(users: Histories) -> tuple[Histories, Float, npt.NDArray[np.int32]]:
+        step = users.step_offsets[1:] - place
+        return users.without_last(place), users.step_time[step], users.step_day[step]
+
+    found = _held_out(histories, (catalogue, daily, text, config, is_target), lambda block: block.steps_left == place, asked)
+    if not found.histories.n_users:
         raise ModelError(f"no user has a target in step {place} from the end; there are {histories.n_steps} steps")
-    some = histories.take(users)
-    step = some.step_offsets[1:] - place
-    time, day = some.step_time[step], some.step_day[step]
-    popularity = _popularity(daily, day, config, catalogue.n_items, len(is_target))
-    return HeldOut(some.without_last(place), offsets, item, time, day, catalogue, text, popularity, is_target)
+    return found
+
+
+def _held_out(
+    histories: Histories,
+    of_domain: tuple[Catalogue, DailyCounts, npt.NDArray[np.float32], InterestConfig, npt.NDArray[np.bool_]],
+    held: Callable[[Histories], npt.NDArray[np.bool_]],
+    asked: Callable[[Histories], tuple[Histories, Float, npt.NDArray[np.int32]]],
+) -> HeldOut:
+    """The targets in the steps that `held` [S] names of some users; of those with one, `asked` gives the past, instants and dates."""
+    catalogue, daily, text, config, is_target = of_domain
+    per_user, items, times, days = Column(), Column(), Column(), Column()
+
+    def pasts() -> Iterator[Histories]:
+        for block in histories.slices(BLOCK_USERS):
+            users, targets, item = _targets(block, held(block), is_target)
+            past, time, day = asked(block.take(users))
+            per_user.append(targets)
+            items.append(item)
+            times.append(time)
+            days.append(day)
+            yield past
+
+    past = on_disk(pasts())
+    offsets, item, time, day = offsets_of(per_user.mapped()), items.mapped(), times.mapped(), days.mapped()
+    popularity = {
+        date: decayed_counts(daily, date, config.popularity_half_lives, catalogue.n_items, len(is_target))
+        for date in np.unique(day).tolist()
+    }
+    return HeldOut(past, offsets, item, time, day, catalogue, text, popularity, is_target)
 
 
 def _targets(
     histories: Histories, held: npt.NDArray[np.bool_], is_target: npt.NDArray[np.bool_]
 ) -> tuple[Int, Int, npt.NDArray[np.int32]]:
-    """Users with a target in the steps `held` [S], and their distinct target items with offsets."""
+    """Users with a target in the steps `held` [S], how many distinct ones each has, and these."""
     step = histories.event_step
     event = np.flatnonzero(held[step] & is_target[histories.event_type] & (histories.item >= 0))
     pairs = np.unique(np.stack([histories.step_user[step[event]], histories.item[event].astype(np.int64)], axis=1), axis=0)
-    users, row = np.unique(pairs[:, 0], return_inverse=True)
-    return users, offsets_of(np.bincount(row, minlength=len(users))), pairs[:, 1].astype(np.int32)
-
-
-def _popularity(
-    daily: DailyCounts, day: npt.NDArray[np.int32], config: InterestConfig, n_items: int, n_types: int
-) -> dict[int, Float]:
-    return {date: decayed_counts(daily, date, config.popularity_half_lives, n_items, n_types) for date in np.unique(day).tolist()}
+    users, lengths = np.unique(pairs[:, 0], return_counts=True)
+    return users, lengths, pairs[:, 1].astype(np.int32)

@@ -22,7 +22,7 @@ from llmrec_pipeline.interest.data import Catalogue, Histories, vectors_at
 from llmrec_pipeline.interest.examples import Examples
 from llmrec_pipeline.interest.exposure import popularity_groups, unevenness
 from llmrec_pipeline.interest.model import InterestModel
-from llmrec_pipeline.interest.own import ranges
+from llmrec_pipeline.interest.ragged import ranges
 from llmrec_pipeline.interest.recurrence import Carry, Vectors
 from llmrec_pipeline.interest.window import Window
 
@@ -58,8 +58,7 @@ def inputs_of(
     """What batches of `past` are cut from; `groups` [N] as for `train`."""
     rows = model.item_rows(catalogue.item_ids)
     if groups is None:
-        groups = popularity_groups(examples.targets.item, catalogue.n_items)
-    often = np.bincount(examples.targets.item, minlength=catalogue.n_items) + 1.0
+        groups = popularity_groups(examples.of_item)
     return Inputs(
         histories=past,
         text=text,
@@ -69,7 +68,7 @@ def inputs_of(
         examples=examples,
         popularity=torch.as_tensor(examples.popularity),
         absent=torch.as_tensor(examples.absent | (rows == 0)),
-        draw_probability=_draw_probability(often, rows > 0, model.config.softmax_items),
+        draw_probability=_draw_probability(examples.of_item + 1.0, rows > 0, model.config.softmax_items),
         groups=torch.as_tensor(groups),
         n_groups=int(groups.max()) + 1,
     )
@@ -124,7 +123,7 @@ def window_loss(
         return torch.zeros(()), after, 0.0
     row, column = cells // width, cells % width
     before = states.at(row, column)  # the state before step t is the one after t steps
-    days, day = np.unique(inputs.examples.day_row[steps], return_inverse=True)
+    days, day = np.unique(inputs.examples.day_rows(inputs.histories.step_day[steps]), return_inverse=True)
     bias = _day_bias(model, torch.as_tensor(days), new, inputs)
     logits = _logits(model, before, window.time[row, column], (steps, day), candidates, (outputs, *bias), inputs)
     loss, weight = _cross_entropy(logits, steps, candidates, inputs)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from llmrec_pipeline.interest.cancelling import standing, taken_types
 from llmrec_pipeline.interest.data import Catalogue, Histories, OwnCounts, Query, rows_of
+from llmrec_pipeline.interest.ragged import offsets_of, ranges
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
@@ -208,14 +209,3 @@ def _in_step_order(
     order = np.argsort(step, kind="stable")
     offsets = offsets_of(np.bincount(step, minlength=len(selected))[selected])
     return OwnCounts(offsets, item[pair[order]], decayed[order], recent[order], total[order])
-
-
-def offsets_of(lengths: npt.NDArray[np.integer]) -> Int:
-    """CSR offsets of rows of the given lengths."""
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-
-def ranges(starts: Int, lengths: Int) -> Int:
-    """The numbers [starts[r], starts[r] + lengths[r]) of all rows r, one row after another."""
-    offsets = offsets_of(lengths)
-    return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])

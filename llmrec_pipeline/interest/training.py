@@ -24,6 +24,7 @@ from llmrec_pipeline.interest.held_out import HeldOut
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.objective import Inputs, inputs_of, window_loss
 from llmrec_pipeline.interest.processes import as_first, share, sum_gradients, sum_over_processes
+from llmrec_pipeline.interest.ragged import release
 from llmrec_pipeline.interest.recurrence import Carry
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.window import window_of
@@ -33,6 +34,7 @@ Float32 = npt.NDArray[np.float32]
 COUNTED_SPEED = 5.0  # learning rate of the weights of counted features, in learning rates
 LARGEST_GRADIENT = 5.0  # norm to which gradients are cut
 BIAS_RIDGE = 100.0  # of the regressions of b_i and b_i(t) on text, in items
+USERS_AT_ONCE = 512
 NEW_SHARE = 0.1  # of the items, treated in an update as if nobody had had them while the level of such items is learnt
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ def train(
         raise ModelError(f"interest.exposure_groups is {config.exposure_groups!r}, but no groups were given to train")
     is_target = np.array([name in target_types for name in event_types])
     examples = examples_of(past, catalogue, daily, config, is_target, repeats)
-    if not len(examples.targets.item):
+    if not examples.count:
         raise ModelError(
             f"no target step before day {period[0].day} in {past.n_steps} steps (dropped: {examples.targets.dropped}); "
             "name a later day, or check which event types are targets"
@@ -102,9 +104,7 @@ def train(
             model.to(config.device)
             inputs = inputs_of(past, catalogue, text_vectors, model, examples, groups)
         epochs = _fit(model, inputs, validation, config, np.random.default_rng(seed), on_epoch)
-    bearing = np.flatnonzero(np.diff(examples.targets.offsets))
-    following = ~np.isin(bearing, past.step_offsets)  # not the first step of its user
-    report = {"examples": len(bearing), "examples_next": int(following.sum()), "targets": len(examples.targets.item)}
+    report = {"examples": examples.count, "examples_next": examples.following, "targets": len(examples.targets.item)}
     dropped = {f"dropped_{reason}": count for reason, count in examples.targets.dropped.items()}
     return TrainedModel(model.cpu().eval(), *period, seed, epochs, report | dropped)
 
@@ -119,8 +119,12 @@ def _new_model(
     repeats: bool,
 ) -> InterestModel:
     """A model whose vocabulary and standardisation come from the behaviours before the end of training (law 8)."""
-    items = np.unique(past.item[past.item >= 0])
-    rows = np.union1d(past.text[past.text >= 0], catalogue.text[items][catalogue.text[items] >= 0])
+    items, texts = np.zeros(catalogue.n_items, dtype=bool), np.zeros(len(text), dtype=bool)
+    for block in past.slices(USERS_AT_ONCE):
+        items[block.item[block.item >= 0]] = True
+        texts[block.text[block.text >= 0]] = True
+    texts[catalogue.text[items & (catalogue.text >= 0)]] = True
+    rows = np.flatnonzero(texts)
     used = text[rows].astype(np.float64) if len(rows) else np.zeros((1, text.shape[1]))
     scale = used.std(axis=0)
     return InterestModel(
@@ -248,6 +252,8 @@ def _run_epoch(
                 optimiser.step()
                 average.follow()
                 total, weights = total + loss.detach(), weights + weight
+        release(inputs.histories)
+        release(inputs.examples)
     return sum_over_processes(float(total)) / weights
 
 

@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from llmrec_pipeline.interest.data import Histories
-from llmrec_pipeline.interest.own import ranges
+from llmrec_pipeline.interest.ragged import ranges
 
 Int = npt.NDArray[np.int64]
 NO_QUANTITY = 0  # bucket of steps whose log has no quantity
@@ -62,7 +62,7 @@ def window_of(histories: Histories, users: Int, first: int, width: int, item_row
     shape = (len(users), int(length.max(initial=0)))
     steps = ranges(begin, length)
     cells = ranges(np.arange(len(users)) * shape[1], length)
-    sizes = np.diff(histories.event_offsets)[steps]
+    sizes = histories.event_offsets[steps + 1] - histories.event_offsets[steps]
     events = ranges(histories.event_offsets[steps], sizes)
     event_cell = np.repeat(cells, sizes)
     item, row = histories.item[events], histories.text[events].astype(np.int64)

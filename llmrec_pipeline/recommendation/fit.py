@@ -54,19 +54,18 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
     A bucket with fewer than `grids.bucket_users` users takes the lambda that is best for all users together.
 
     Args:
-        blocks: called once a pass; must yield the same blocks each time.
+        blocks: called for each of two passes; must yield the same blocks each time.
         grids: values to choose from.
 
     Raises:
         ModelError: validation holds no target event on a candidate, or a cross-entropy is not finite.
     """
-    events, masked = _count(blocks())
+    events, masked, plain, similarity_grid = _sum(_first_pass(block, grids) for block in blocks())
     if not events:
         raise ModelError(
             f"validation has no target event on a candidate ({masked} on masked items); lengthen evaluation.window_days"
         )
-    similarity_grid = sum(_similarity_losses(block, grids) for block in blocks())
-    share, w, tau = (int(index) for index in np.unravel_index(_best(similarity_grid, "s"), np.shape(similarity_grid)))
+    share, w, tau = (int(index) for index in np.unravel_index(_best(similarity_grid, "s"), similarity_grid.shape))
     weights = JointWeights(
         cf_transition_weight=grids.cf_transition_weight[share],
         cf_repeat_weight=grids.cf_repeat_weight[w],
@@ -75,28 +74,26 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
         history_edges=grids.history_edges,
         temperature=1.0,
     )
-    losses, users = _sum_pairs(_fusion_losses(block, weights, grids) for block in blocks())  # [temperatures, B, L]
+    losses, users = _sum(_fusion_losses(block, weights, grids) for block in blocks())  # [temperatures, B, L]
     chosen = [_choose_by_bucket(of_theta, users, grids) for of_theta in losses]
     totals = [of_theta[np.arange(len(users)), row].sum() for of_theta, row in zip(losses, chosen, strict=True)]
     theta = _best(totals, "y")
-    plain = sum(_user_losses(block.log_p, (1.0,), block).sum() for block in blocks())
     cf_weight = tuple(grids.cf_weight[index] for index in chosen[theta])
     return JointFit(
         weights=replace(weights, cf_weight=cf_weight, temperature=grids.temperature[theta]),
         cross_entropy_p=float(plain / events),
-        cross_entropy_s=float(np.asarray(similarity_grid)[share, w, tau] / events),
+        cross_entropy_s=float(similarity_grid[share, w, tau] / events),
         cross_entropy_y=float(totals[theta] / events),
         target_events=events,
         masked_target_events=masked,
     )
 
 
-def _count(blocks: Iterable[Block]) -> tuple[int, int]:
-    kept = dropped = 0
-    for block in blocks:
-        inside = len(block.targets.within(block.mask).item)
-        kept, dropped = kept + inside, dropped + len(block.targets.item) - inside
-    return kept, dropped
+def _first_pass(block: Block, grids: JointConfig) -> tuple[int, int, float, npt.NDArray[np.float64]]:
+    """Target events on candidates and on masked items, the summed cross-entropy of p, and `_similarity_losses`."""
+    inside = len(block.targets.within(block.mask).item)
+    plain = float(_user_losses(block.log_p, (1.0,), block).sum())
+    return inside, len(block.targets.item) - inside, plain, _similarity_losses(block, grids)
 
 
 def _similarity_losses(block: Block, grids: JointConfig) -> npt.NDArray[np.float64]:
@@ -149,11 +146,9 @@ def _choose_by_bucket(losses: npt.NDArray[np.float64], users: npt.NDArray[np.int
     return [_best(row, "y") if count >= grids.bucket_users else common for row, count in zip(losses, users, strict=True)]
 
 
-def _sum_pairs(
-    pairs: Iterable[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    first, *rest = list(pairs)
-    return sum((pair[0] for pair in rest), first[0]), sum((pair[1] for pair in rest), first[1])
+def _sum(of_blocks: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """The sum of each member of the tuples; of no block 0."""
+    return [sum(member) for member in zip((0, 0, 0, 0), *of_blocks, strict=False)]
 
 
 def _best(losses: Any, of: str) -> int:

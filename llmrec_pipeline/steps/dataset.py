@@ -236,13 +236,7 @@ def user_blocks(shards: pads.Dataset, dataset: Dataset, users: int) -> Iterator[
         starts = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]])) if len(ids) else np.zeros(0, dtype=np.int64)
         if len(starts) > users:  # the last user may go on in the next batch
             cut = int(starts[(len(starts) - 1) // users * users])
-            yield from user_slices(dataset.histories(whole.slice(0, cut)), users)
+            yield from dataset.histories(whole.slice(0, cut)).slices(users)
             held = whole.slice(cut).to_batches()
     if held:
-        yield from user_slices(dataset.histories(pa.Table.from_batches(held)), users)
-
-
-def user_slices(histories: Histories, users: int) -> Iterator[Histories]:
-    """Histories of `users` users at a time."""
-    for start in range(0, histories.n_users, users):
-        yield histories.users(start, min(start + users, histories.n_users))
+        yield from dataset.histories(pa.Table.from_batches(held)).slices(users)

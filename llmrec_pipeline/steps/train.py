@@ -21,7 +21,7 @@ from llmrec_pipeline.errors import ConfigError, ModelError, PipelineError, Table
 from llmrec_pipeline.evaluation.windows import Window, window_ending
 from llmrec_pipeline.interest.artefacts import RECURRENCE, save
 from llmrec_pipeline.interest.carrying import advance
-from llmrec_pipeline.interest.data import Catalogue, Histories, Query
+from llmrec_pipeline.interest.data import Catalogue, Histories, Query, on_disk
 from llmrec_pipeline.interest.held_out import held_out_between
 from llmrec_pipeline.interest.own import own_counts
 from llmrec_pipeline.interest.state import States
@@ -37,7 +37,7 @@ from llmrec_pipeline.steps.dataset import (
     load_dataset,
     scratch,
     sequences_before,
-    user_slices,
+    user_blocks,
     with_profile_vectors,
 )
 from llmrec_pipeline.steps.encoders import standing_encoder
@@ -131,11 +131,11 @@ def _missing(run: Run, head: Head) -> tuple[Dataset, Similarities] | None:
 
 
 def _read(run: Run, until: int, encoder_id: str) -> tuple[Dataset, Histories]:
-    """What lies before the date `until`: the dataset, and the histories of all users."""
+    """What lies before the date `until`: the dataset, and the histories of all users, on disk."""
     sequences = with_profile_vectors(run, sequences_before(run, until), encoder_id)
     dataset = load_dataset(run, until)  # after the sequences: it is to hold all that they name
     with scratch(run, sequences.orderBy("user_id", "event_date"), "sequences") as shards:
-        return dataset, dataset.histories(shards.to_table())
+        return dataset, on_disk(user_blocks(shards, dataset, run.settings.pipeline.recommend.block_users))
 
 
 def training_window(run: Run) -> tuple[Window, int]:
@@ -180,7 +180,7 @@ def _train_interest(
         )
         learn = partial(
             train_interest,
-            histories.before(period[0].day),
+            on_disk(block.before(period[0].day) for block in histories.slices(settings.pipeline.recommend.block_users)),
             validation,
             dataset.catalogue,
             dataset.daily,
@@ -265,9 +265,9 @@ def neighbours_before(settings: Settings, catalogue: Catalogue, histories: Histo
         co_occurrence_weights(
             own_counts(block, query, half_lives, len(kinds), catalogue), weights, n_items, collaborative, half_lives
         )
-        for block in user_slices(histories, size)
+        for block in histories.slices(size)
     )
-    following = (transitions(block, query, weights, is_target, n_items) for block in user_slices(histories, size))
+    following = (transitions(block, query, weights, is_target, n_items) for block in histories.slices(size))
     return Similarities(
         co_occurrence=fit_neighbours(together, n_items, collaborative),
         transition=fit_transitions(following, n_items, collaborative.neighbours),
@@ -306,11 +306,15 @@ def _fit_joint(run: Run, trained: TrainedModel, dataset: Dataset, histories: His
     scorer = make_scorer(run, head, dataset, query, neighbours)
     nothing = np.zeros_like(scorer.blocked)  # what is shifted or blocked is so in lists, and no part of a head_version
     scorer = replace(scorer, gate_shift=0.0, new_item_shift=0.0, blocked=nothing)
-    wanted = targets_between(histories, window.validation_start, window.start, scorer.is_target)
-    users = histories.take(np.flatnonzero(wanted.per_user))
     size = settings.pipeline.recommend.block_users
-    blocks = [_block(scorer, part, window) for part in user_slices(users, size)]  # 17 bytes a user with a target and item
-    return fit_joint(lambda: iter(blocks), settings.pipeline.joint)
+    users = on_disk(_with_targets(block, scorer, window) for block in histories.slices(size))
+    return fit_joint(lambda: (_block(scorer, block, window) for block in users.slices(size)), settings.pipeline.joint)
+
+
+def _with_targets(users: Histories, scorer: Scorer, window: Window) -> Histories:
+    """Those who have a target event in the validation period."""
+    wanted = targets_between(users, window.validation_start, window.start, scorer.is_target)
+    return users.take(np.flatnonzero(wanted.per_user))
 
 
 def _block(scorer: Scorer, users: Histories, window: Window) -> Block:

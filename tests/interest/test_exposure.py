@@ -19,9 +19,9 @@ OUT, ONES = -torch.inf, torch.ones(4)
 
 
 def test_the_head_is_the_fewest_items_with_half_of_the_targets() -> None:
-    assert popularity_groups(np.array([0, 0, 0, 1, 2, 3]), 5).tolist() == [0, 1, 1, 1, 1]
-    assert popularity_groups(np.array([0, 0, 1, 1, 2]), 3).tolist() == [0, 0, 1]  # two of five are not half
-    assert popularity_groups(np.array([2, 1, 0, 3]), 4).tolist() == [0, 0, 1, 1]  # among equals the lower row
+    assert popularity_groups(np.array([3, 1, 1, 1, 0])).tolist() == [0, 1, 1, 1, 1]
+    assert popularity_groups(np.array([2, 2, 1])).tolist() == [0, 0, 1]  # two of five are not half
+    assert popularity_groups(np.array([1, 1, 1, 1])).tolist() == [0, 0, 1, 1]  # among equals the lower row
 
 
 def test_unevenness_by_hand() -> None:

@@ -11,7 +11,7 @@ from llmrec_pipeline.config import InterestConfig
 from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.interest import training
 from llmrec_pipeline.interest.carrying import advance
-from llmrec_pipeline.interest.data import Catalogue, Histories, Query
+from llmrec_pipeline.interest.data import Catalogue, Histories, Query, on_disk
 from llmrec_pipeline.interest.held_out import held_out_between
 from llmrec_pipeline.interest.popularity import decayed_counts
 from llmrec_pipeline.interest.scoring import item_side, score_parts
@@ -48,7 +48,7 @@ def fit(
 ) -> TrainedModel:
     daily, is_target = daily_of(histories), np.array([True, False])
     return train(
-        histories.before(UNTIL.day),
+        changes.get("past", histories.before(UNTIL.day)),
         held_out_between(histories, catalogue, daily, text, config, is_target, (UNTIL, END)),
         catalogue,
         daily,
@@ -93,6 +93,14 @@ def test_what_comes_after_validation_changes_nothing_and_what_comes_before_does(
     assert (day >= END.day).any()
     assert all(torch.equal(a, b) for a, b in zip(base, weights(fit(later, catalogue, text)), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(base, weights(fit(earlier, catalogue, text)), strict=True))
+
+
+def test_histories_in_files_give_the_weights_of_those_in_memory(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
+    histories = cycling_users()
+    past = histories.before(UNTIL.day)
+    one, other = (fit(histories, catalogue, text, past=given) for given in (past, on_disk(past.slices(7))))
+    assert one.epochs == other.epochs
+    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
 
 
 def test_training_leaves_the_global_random_state_alone(catalogue: Catalogue, text: npt.NDArray[np.float32]) -> None:
