@@ -294,7 +294,12 @@ RECOMMENDATIONS = Table(
         Column("long", "double", "share of the score: long-term interest", True),
         Column("bias", "double", "share of the score: the item's popularity, b_i(t)", True),
         Column("repeat", "double", "share of the score: the user's own counts, r_{u,i}(t)", True),
-        Column("collaborative", "double", "share of the score: cf_weight * log s", True),
+        Column(
+            "collaborative",
+            "double",
+            "share of the score: what cf_weight * log s, and the order of first-time items, add to p",
+            True,
+        ),
         Column("log_p", "double", "log probability under the interest model", True),
         Column("log_s", "double", "log probability under the collaborative part", True),
         Column("gate", "double", "g: how much of the user's interest is the short-term one", True),

@@ -194,6 +194,22 @@ class CollaborativeConfig(Section):
     own_half_life: PositiveFloat = Field(240.0, description="days; decay of own counts in s, which enter as log(1 + count)")
 
 
+class FirstTimeConfig(Section):
+    """Grids of the weights among the items that a user has not had, where items repeat (ADR 0019)."""
+
+    cf_transition_weight: tuple[Share, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0), min_length=1, description="share of transitions in item-item similarity"
+    )
+    cf_weight: tuple[NonNegative, ...] = Field(
+        (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 3.0),
+        min_length=1,
+        description="lambda, with the share by NDCG@10 among these items",
+    )
+    temperature: tuple[PositiveFloat, ...] = Field(
+        (0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0), min_length=1, description="theta, by their cross-entropy"
+    )
+
+
 class JointConfig(Section):
     """Grids from which the joint model's weights are fitted on validation (DESIGN 1.5)."""
 
@@ -214,6 +230,7 @@ class JointConfig(Section):
     temperature: tuple[PositiveFloat, ...] = Field(
         (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0), min_length=1, description="theta, temperature of y; moves no order"
     )
+    first_time: FirstTimeConfig = FirstTimeConfig()
     history_edges: Annotated[tuple[PositiveInt, ...], Ascending] = Field(
         (2, 5, 15), description="steps; cf_weight is fitted per bucket of history length"
     )

@@ -1,4 +1,4 @@
-"""Fits the joint model's weights on validation by the mean cross-entropy over target events, in streaming passes (DESIGN 1.5).
+"""Fits the joint model's weights on validation, in two streaming passes (DESIGN 1.5).
 
 Legend: U users of a block, N items, P target events, A x W x T the grid of (share of transitions, w, tau), L that of lambda, B history
 buckets.
@@ -13,11 +13,23 @@ import numpy.typing as npt
 
 from llmrec_pipeline.config import JointConfig
 from llmrec_pipeline.errors import ModelError
-from llmrec_pipeline.recommendation.joint import JointWeights, history_bucket, mixed_similarity, standardise, weighed_log_s
+from llmrec_pipeline.interest.held_out import ndcg_at
+from llmrec_pipeline.recommendation.joint import (
+    FirstTimeWeights,
+    JointWeights,
+    first_time_similarity,
+    history_bucket,
+    mixed_similarity,
+    standardise,
+    weighed_log_s,
+)
 from llmrec_pipeline.recommendation.targets import Targets
 
 Float = npt.NDArray[np.floating[Any]]
+Double = npt.NDArray[np.float64]
+Int = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+LEAST_SHARE = 1e-6  # of y that items not had have in the fit: what float32 sums can tell from none
 
 
 @dataclass(frozen=True)
@@ -29,13 +41,19 @@ class Block:
     own: Float  # [U, N] own decayed counts
     transition: Float  # [U, N] item-item similarity by transitions
     mask: Bool  # [U, N] True = candidate
+    had: Bool  # [U, N] True: the user had a target event with the item before
     targets: Targets  # target events of the validation period; an item bought twice counts twice
-    history_length: npt.NDArray[np.int64]  # [U] steps before validation
+    history_length: Int  # [U] steps before validation
+
+    @property
+    def new(self) -> Bool:
+        """[U, N] True: a candidate that the user has not had."""
+        return self.mask & ~self.had
 
 
 @dataclass(frozen=True)
 class JointFit:
-    """The fitted weights and what they were chosen by; cross-entropies are means over target events, in nats."""
+    """The fitted weights and what they were chosen by; cross-entropies are means over users of means over target events, in nats."""
 
     weights: JointWeights
     cross_entropy_p: float
@@ -46,12 +64,16 @@ class JointFit:
 
 
 def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> JointFit:
-    """Chooses the share of transitions, w and tau by s alone, then lambda by history length and theta together; among equals the earlier value of a grid wins.
+    """Chooses the share of transitions, w and tau by s alone, then lambda by history length and theta together, all by cross-entropy: the mean
+    over users of that of their target events, as lists are judged. Among equals the earlier value of a grid wins.
 
     At theta = 1 a p that is too sure of itself would make every lambda > 0 look worse, for log s sharpens it further: so each
     theta is given its own best lambdas, and the pair with the lowest cross-entropy is taken (ADR 0007).
 
     A bucket with fewer than `grids.bucket_users` users takes the lambda that is best for all users together.
+
+    Where users have candidates that they had before, and so many of them a target among the others, the others have a share of transitions
+    and a lambda by NDCG@10 among them, which these alone decide, and a theta by cross-entropy (ADR 0019).
 
     Args:
         blocks: called for each of two passes; must yield the same blocks each time.
@@ -60,8 +82,10 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
     Raises:
         ModelError: validation holds no target event on a candidate, or a cross-entropy is not finite.
     """
-    events, masked, plain, similarity_grid = _sum(_first_pass(block, grids) for block in blocks())
-    if not events:
+    users, events, masked, had, new_users, plain, similarity_grid, ndcg = (
+        _sum(_first_pass(block, grids) for block in blocks()) or (0,) * 8
+    )
+    if not users:
         raise ModelError(
             f"validation has no target event on a candidate ({masked} on masked items); lengthen evaluation.window_days"
         )
@@ -73,30 +97,39 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
         cf_weight=(1.0,) * (len(grids.history_edges) + 1),
         history_edges=grids.history_edges,
         temperature=1.0,
+        first_time=_first_time(ndcg, grids) if had and new_users >= grids.bucket_users else None,
     )
-    losses, users = _sum(_fusion_losses(block, weights, grids) for block in blocks())  # [temperatures, B, L]
-    chosen = [_choose_by_bucket(of_theta, users, grids) for of_theta in losses]
-    totals = [of_theta[np.arange(len(users)), row].sum() for of_theta, row in zip(losses, chosen, strict=True)]
-    theta = _best(totals, "y")
+    losses, in_bucket, new_losses = _sum(_second_pass(block, weights, grids) for block in blocks())
+    chosen = [_choose_by_bucket(of_theta, in_bucket, grids) for of_theta in losses]
+    totals = [of_theta[np.arange(len(in_bucket)), row].sum() for of_theta, row in zip(losses, chosen, strict=True)]
+    theta, new_theta = _best(totals, "y"), _best(new_losses, "y among first-time items")
+    if weights.first_time:
+        new_weights = replace(weights.first_time, temperature=grids.first_time.temperature[new_theta])
+        weights = replace(weights, first_time=new_weights)
     cf_weight = tuple(grids.cf_weight[index] for index in chosen[theta])
     return JointFit(
         weights=replace(weights, cf_weight=cf_weight, temperature=grids.temperature[theta]),
-        cross_entropy_p=float(plain / events),
-        cross_entropy_s=float(similarity_grid[share, w, tau] / events),
-        cross_entropy_y=float(totals[theta] / events),
+        cross_entropy_p=float(plain / users),
+        cross_entropy_s=float(similarity_grid[share, w, tau] / users),
+        cross_entropy_y=float((totals[theta] + new_losses[new_theta]) / users),
         target_events=events,
         masked_target_events=masked,
     )
 
 
-def _first_pass(block: Block, grids: JointConfig) -> tuple[int, int, float, npt.NDArray[np.float64]]:
-    """Target events on candidates and on masked items, the summed cross-entropy of p, and `_similarity_losses`."""
-    inside = len(block.targets.within(block.mask).item)
+def _first_pass(block: Block, grids: JointConfig) -> tuple[Any, ...]:
+    """Of users with a target the number, of target events those on candidates and on masked items; of candidates those that users had
+    before, and users with a target among the others; the summed cross-entropy of p, `_similarity_losses` and `_first_time_ndcg`.
+    """
+    inside, new = block.targets.within(block.mask), block.targets.within(block.new)
+    users, new_users = (int((targets.per_user > 0).sum()) for targets in (inside, new))
+    events, had = len(inside.item), int((block.mask & block.had).sum())
+    ndcg = _first_time_ndcg(block, grids) if had else 0
     plain = float(_user_losses(block.log_p, (1.0,), block).sum())
-    return inside, len(block.targets.item) - inside, plain, _similarity_losses(block, grids)
+    return users, events, len(block.targets.item) - events, had, new_users, plain, _similarity_losses(block, grids), ndcg
 
 
-def _similarity_losses(block: Block, grids: JointConfig) -> npt.NDArray[np.float64]:
+def _similarity_losses(block: Block, grids: JointConfig) -> Double:
     """[A, W, T] summed cross-entropy of s alone."""
     own = standardise(block.own, block.mask)
     losses = np.zeros((len(grids.cf_transition_weight), len(grids.cf_repeat_weight), len(grids.cf_temperature)))
@@ -110,33 +143,76 @@ def _similarity_losses(block: Block, grids: JointConfig) -> npt.NDArray[np.float
     return losses
 
 
-def _fusion_losses(
-    block: Block, weights: JointWeights, grids: JointConfig
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """[temperatures, B, L] summed cross-entropy of y by history bucket, and [B] users with a target."""
+def _first_time_ndcg(block: Block, grids: JointConfig) -> Double:
+    """[shares, lambdas] of first-time items: summed NDCG@10 of users with a target among them."""
+    new, targets = block.new, block.targets.within(block.new).distinct()
+    some, position = np.unique(targets.user, return_inverse=True)
+    log_p = np.where(new, block.log_p, -np.inf)[some]
+    ndcg = np.zeros((len(grids.first_time.cf_transition_weight), len(grids.first_time.cf_weight)))
+    for place, share in enumerate(grids.first_time.cf_transition_weight):
+        similar = first_time_similarity(block.similarity, block.transition, share, new)[some]
+        for column, value in enumerate(grids.first_time.cf_weight):
+            ndcg[place, column] = ndcg_at(log_p + np.float32(value) * similar, position, targets.item, 10).sum()
+    return ndcg
+
+
+def _first_time(ndcg: Double, grids: JointConfig) -> FirstTimeWeights:
+    """The best share and lambda; theta is fitted after them."""
+    share, value = np.unravel_index(np.argmax(ndcg), ndcg.shape)
+    return FirstTimeWeights(grids.first_time.cf_transition_weight[share], grids.first_time.cf_weight[value], 1.0)
+
+
+def _second_pass(block: Block, weights: JointWeights, grids: JointConfig) -> tuple[Double, Int, Double]:
+    """Summed cross-entropies of y, [temperatures, B, L] by history bucket, and [B] users with a target.
+
+    Where first-time items have weights of their own, a target among them counts there as the choice of such an item, and the third, [temperatures
+    of first-time items], is that of which one it is: the two add up. Else it is 0.
+    """
     log_s = weighed_log_s(block.similarity, block.own, block.transition, weights, block.mask)
     log_s, log_p = np.where(block.mask, log_s, 0), np.where(block.mask, block.log_p, 0)
-    bucket = history_bucket(block.history_length, weights.history_edges)
-    buckets = len(weights.history_edges) + 1
+    bucket, buckets = history_bucket(block.history_length, weights.history_edges), len(weights.cf_weight)
+    in_bucket = np.bincount(bucket[block.targets.within(block.mask).per_user > 0], minlength=buckets)
     losses = np.empty((len(grids.temperature), buckets, len(grids.cf_weight)))
     for column, value in enumerate(grids.cf_weight):
-        for row, of_theta in enumerate(_user_losses(log_p + np.float32(value) * log_s, grids.temperature, block)):
-            losses[row, :, column] = np.bincount(bucket, of_theta, buckets)
-    return losses, np.bincount(bucket[block.targets.within(block.mask).per_user > 0], minlength=buckets)
+        found = _user_losses(log_p + np.float32(value) * log_s, grids.temperature, block, split=weights.first_time is not None)
+        losses[:, :, column] = [np.bincount(bucket, of_theta, buckets) for of_theta in found]
+    return losses, in_bucket, _new_losses(block, weights.first_time, grids)
 
 
-def _user_losses(logits: Float, temperatures: Sequence[float], block: Block) -> npt.NDArray[np.float64]:
-    """[temperatures, U] cross-entropy of a masked softmax of logits / temperature, summed over the user's target events."""
+def _new_losses(block: Block, weights: FirstTimeWeights | None, grids: JointConfig) -> Double:
+    """[temperatures] summed cross-entropy of targets that the user has not had among all such candidates."""
+    if weights is None:
+        return np.zeros(len(grids.first_time.temperature))
+    similar = first_time_similarity(block.similarity, block.transition, weights.cf_transition_weight, block.new)
+    logits = np.where(block.new, block.log_p, 0) + np.float32(weights.cf_weight) * similar
+    per_user = block.targets.within(block.mask).per_user
+    losses = _user_losses(logits, grids.first_time.temperature, replace(block, mask=block.new), per_user=per_user)
+    return np.asarray(losses.sum(axis=1))
+
+
+def _user_losses(
+    logits: Float, temperatures: Sequence[float], block: Block, split: bool = False, per_user: Int | None = None
+) -> Double:
+    """[temperatures, U] cross-entropy of a masked softmax of logits / temperature: each user's mean over target events.
+
+    `split`: of a target that the user has not had, only that it is such an item. `per_user` [U]: target events of which the mean is.
+    """
     targets = block.targets.within(block.mask)
     inside = np.where(block.mask, logits, -np.inf)
     top = np.max(inside, axis=1, initial=-np.inf)
     inside -= np.where(np.isneginf(top), 0.0, top)[:, None].astype(inside.dtype)
     chosen = inside[targets.user, targets.item].astype(np.float64)
+    had_cells, had_before = np.nonzero(block.mask & block.had), block.had[targets.user, targets.item]
+    share = 1 / np.maximum(targets.per_user if per_user is None else per_user, 1)[targets.user]
     losses, warmed = np.empty((len(temperatures), len(logits))), np.empty_like(inside)
     for row, temperature in enumerate(temperatures):
         total = np.exp(np.divide(inside, temperature, out=warmed), out=warmed).sum(axis=1)
-        normaliser = np.log(np.where(total == 0, 1.0, total))  # 0: no candidate
-        losses[row] = np.bincount(targets.user, normaliser[targets.user] - chosen / temperature, len(logits))
+        total = np.where(total == 0, 1.0, total)  # 0: no candidate
+        loss = np.log(total)[targets.user] - chosen / temperature
+        if split:
+            new = np.maximum(total - np.bincount(had_cells[0], warmed[had_cells], len(logits)), LEAST_SHARE * total)
+            loss = np.where(had_before, loss, np.log(total / new)[targets.user])
+        losses[row] = np.bincount(targets.user, share * loss, len(logits))
     return losses
 
 
@@ -146,9 +222,9 @@ def _choose_by_bucket(losses: npt.NDArray[np.float64], users: npt.NDArray[np.int
     return [_best(row, "y") if count >= grids.bucket_users else common for row, count in zip(losses, users, strict=True)]
 
 
-def _sum(of_blocks: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """The sum of each member of the tuples; of no block 0."""
-    return [sum(member) for member in zip((0, 0, 0, 0), *of_blocks, strict=False)]
+def _sum(of_blocks: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The sum of each member of the tuples."""
+    return tuple(sum(member) for member in zip(*of_blocks, strict=True))
 
 
 def _best(losses: Any, of: str) -> int:

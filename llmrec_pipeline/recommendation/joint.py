@@ -17,6 +17,25 @@ Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class FirstTimeWeights:
+    """What is fitted among the items that a user has not had, where items repeat (ADR 0019)."""
+
+    cf_transition_weight: float  # share of transitions in item-item similarity
+    cf_weight: float  # lambda
+    temperature: float  # theta
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ModelError(f"first_time.temperature {self.temperature} must be > 0; fit the joint model again")
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "FirstTimeWeights":
+        """Raises ModelError when a key is missing or unknown."""
+        _require_keys(FirstTimeWeights, values)
+        return FirstTimeWeights(**{name: float(value) for name, value in values.items()})
+
+
+@dataclass(frozen=True)
 class JointWeights:
     """What is fitted on validation (DESIGN 1.5), under the names of conf, MLflow and tables."""
 
@@ -26,6 +45,7 @@ class JointWeights:
     history_edges: tuple[int, ...]  # steps; bucket b holds lengths in [history_edges[b - 1], history_edges[b])
     temperature: float  # theta
     cf_transition_weight: float  # share of transitions in item-item similarity
+    first_time: "FirstTimeWeights | None" = None  # of the items that the user has not had; None: as of all
 
     def __post_init__(self) -> None:
         if len(self.cf_weight) != len(self.history_edges) + 1:
@@ -44,14 +64,18 @@ class JointWeights:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def named(self) -> dict[str, Any]:
+        """Each fitted number under its name, those of first-time items as `first_time.NAME`."""
+        values = {name: value for name, value in self.to_dict().items() if name not in ("history_edges", "first_time")}
+        first_time = asdict(self.first_time) if self.first_time else {}
+        return values | {f"first_time.{name}": value for name, value in first_time.items()}
+
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "JointWeights":
         """Raises ModelError when a key is missing or unknown."""
-        names = {field.name for field in fields(JointWeights)}
-        for name in sorted(names ^ set(values)):
-            raise ModelError(
-                f"joint weights: key {name!r} is {'missing' if name in names else 'unknown; ' + nearest(name, names)}"
-            )
+        values = {"first_time": None} | values  # which versions of before it was fitted lack
+        _require_keys(JointWeights, values)
+        first_time = values["first_time"]
         return JointWeights(
             cf_repeat_weight=float(values["cf_repeat_weight"]),
             cf_temperature=float(values["cf_temperature"]),
@@ -59,7 +83,14 @@ class JointWeights:
             history_edges=tuple(int(edge) for edge in values["history_edges"]),
             temperature=float(values["temperature"]),
             cf_transition_weight=float(values["cf_transition_weight"]),
+            first_time=None if first_time is None else FirstTimeWeights.from_dict(first_time),
         )
+
+
+def _require_keys(of: type[JointWeights | FirstTimeWeights], values: dict[str, Any]) -> None:
+    names = {field.name for field in fields(of)}
+    for name in sorted(names ^ set(values)):
+        raise ModelError(f"joint weights: key {name!r} is {'missing' if name in names else 'unknown; ' + nearest(name, names)}")
 
 
 @dataclass(frozen=True)
@@ -151,42 +182,80 @@ def weighed_log_s(similarity: Float, own: Float, transition: Float, weights: Joi
     return collaborative_log_s(mixed, own, weights.cf_repeat_weight, weights.cf_temperature, mask)
 
 
-def joint_log_y(log_p: Float, log_s: Float, cf_weight: npt.ArrayLike, temperature: float, mask: Bool) -> Float:
-    """[U, N] log y = log softmax((log p + lambda log s) / theta) over the candidates (DESIGN 1.5).
+def joint_logit(
+    log_p: Float, log_s: Float, weights: JointWeights, history_length: npt.ArrayLike, mask: Bool
+) -> npt.NDArray[np.float64]:
+    """[U, N] logit of y = softmax((log p + lambda log s) / theta) over the candidates (DESIGN 1.5); 0 on masked items.
 
     Args:
-        log_p: [U, N] log probability of the interest model.
-        log_s: [U, N] of `collaborative_log_s`.
-        cf_weight: [U] lambda of each user (`JointWeights.of_users`).
-        temperature: theta.
+        log_p: [U, N] log probability of the interest model, or its logit: a constant of a user moves nothing.
+        log_s: [U, N] of `weighed_log_s`.
+        weights: lambda and theta.
+        history_length: [U] steps.
         mask: [U, N] True = candidate.
     """
-    fused = np.where(mask, log_p, 0) + np.asarray(cf_weight, dtype=np.float64)[:, None] * np.where(mask, log_s, 0)
-    return log_softmax(fused / temperature, mask)
+    cf_weight = weights.of_users(history_length)[:, None]
+    fused: npt.NDArray[np.float64] = np.where(mask, log_p, 0).astype(np.float64) + cf_weight * np.where(mask, log_s, 0)
+    return fused / weights.temperature
+
+
+def with_first_time(
+    logit: npt.NDArray[np.float64], log_p: Float, similar: Float, weights: FirstTimeWeights, new: Bool
+) -> npt.NDArray[np.float64]:
+    """[U, N] the logit with the items that the user has not had in an order of their own; together they keep their share of y (ADR 0019).
+
+    Args:
+        logit: [U, N] of `joint_logit`.
+        log_p: [U, N] as it took it.
+        similar: [U, N] of `first_time_similarity`.
+        weights: lambda and theta.
+        new: [U, N] True = a candidate that the user has not had.
+    """
+    other = (np.where(new, log_p, 0).astype(np.float64) + weights.cf_weight * similar) / weights.temperature
+    return np.where(new, other - _log_total(other, new) + _log_total(logit, new), logit)
+
+
+def first_time_similarity(similarity: Float, transition: Float, share: float, new: Bool) -> Float:
+    """[U, N] z of the item-item similarity of both kinds among the items that a user has not had (log s there at tau = 1, less a constant).
+
+    Args:
+        similarity: [U, N] by co-occurrence.
+        transition: [U, N] by transitions from the last steps.
+        share: of transitions.
+        new: [U, N] True = a candidate that the user has not had.
+    """
+    return standardise(mixed_similarity(similarity, transition, share, new), new)
 
 
 def contributions(
-    short: Float, long: Float, bias: Float, repeat: Float, log_s: Float, cf_weight: npt.ArrayLike, temperature: float, mask: Bool
+    logit: Float, short: Float, long: Float, bias: Float, repeat: Float, temperature: float, mask: Bool
 ) -> Contributions:
-    """Score = y's logit less its mean over the candidates, and its five shares, each centred and divided by theta (DESIGN 1.5).
+    """Score = y's logit less its mean over the candidates, and its five shares (DESIGN 1.5).
+
+    Those of p are centred and divided by theta; what s adds to them, or takes, is collaborative.
 
     Args:
+        logit: [U, N] of `joint_logit`.
         short: [U, N] f_i^T W_1 g short_u.
         long: [U, N] f_i^T W_1 (1 - g) long_u.
         bias: [N] or [U, N] b_i(t).
         repeat: [U, N] r_{u,i}(t).
-        log_s: [U, N] of `collaborative_log_s`.
-        cf_weight: [U] lambda of each user.
         temperature: theta.
         mask: [U, N] True = candidate.
     """
-    weight = np.asarray(cf_weight, dtype=np.float64)[:, None]
-    collaborative = weight * np.where(mask, log_s, 0)
-    parts = [
-        _centre(np.broadcast_to(part, mask.shape), mask) / temperature for part in (short, long, bias, repeat, collaborative)
-    ]
-    score = np.where(mask, sum(parts), -np.inf)
-    return Contributions(score, *parts)
+    score = _centre(logit, mask)
+    shares = [_centre(np.broadcast_to(part, mask.shape), mask) / temperature for part in (short, long, bias, repeat)]
+    shares.append(np.asarray(score - sum(shares)))
+    return Contributions(np.where(mask, score, -np.inf), *shares)
+
+
+def _log_total(logits: npt.NDArray[np.float64], mask: Bool) -> npt.NDArray[np.float64]:
+    """[U, 1] log of the sum of exp over each user's marked items; 0 where none is."""
+    inside = np.where(mask, logits, -np.inf)
+    top = np.max(inside, axis=1, keepdims=True, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0.0)
+    total = np.exp(inside - top).sum(axis=1, keepdims=True)
+    return np.where(total > 0, top + np.log(np.where(total > 0, total, 1.0)), 0.0)
 
 
 def _centre(values: Float, mask: Bool) -> npt.NDArray[np.float64]:

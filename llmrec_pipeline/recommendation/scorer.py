@@ -34,8 +34,11 @@ from llmrec_pipeline.recommendation.joint import (
     JointWeights,
     candidate_mask,
     contributions,
+    first_time_similarity,
+    joint_logit,
     log_softmax,
     weighed_log_s,
+    with_first_time,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -144,10 +147,14 @@ class Scorer:
         """p, s and y from the parts of p's logit and the users' history lengths [U] in steps."""
         mask, known = self.candidates(parts.own)
         found = self.similar(parts.own)
-        weights = self.weights
+        weights, first_time = self.weights, self.weights.first_time
         log_s = weighed_log_s(found.similarity, found.own, found.transition, weights, mask)
-        cf_weight = weights.of_users(steps)
-        joint = contributions(parts.short, parts.long, parts.bias, parts.repeat, log_s, cf_weight, weights.temperature, mask)
+        logit = joint_logit(parts.logits, log_s, weights, steps, mask)
+        if first_time:
+            new = mask & ~known.toarray()
+            similar = first_time_similarity(found.similarity, found.transition, first_time.cf_transition_weight, new)
+            logit = with_first_time(logit, parts.logits, similar, first_time, new)
+        joint = contributions(logit, parts.short, parts.long, parts.bias, parts.repeat, weights.temperature, mask)
         return Scores(mask, known, log_softmax(parts.logits, mask), log_s, joint, parts.gate)
 
 

@@ -320,7 +320,7 @@ def _with_targets(users: Histories, scorer: Scorer, window: Window) -> Histories
 def _block(scorer: Scorer, users: Histories, window: Window) -> Block:
     states = states_at(scorer, users, scorer.query)
     parts = scorer.parts(states)
-    mask, _ = scorer.candidates(parts.own)
+    mask, known = scorer.candidates(parts.own)
     found = scorer.similar(parts.own)
     targets = targets_between(users, window.validation_start, window.start, scorer.is_target)
     return Block(
@@ -329,6 +329,7 @@ def _block(scorer: Scorer, users: Histories, window: Window) -> Block:
         own=found.own,
         transition=found.transition,
         mask=mask,
+        had=known.toarray(),
         targets=targets,
         history_length=states.steps,
     )
@@ -342,7 +343,7 @@ def _log(run: Run, registry: Registry, mlflow: Any, head: Head, trained: Trained
     sections = ("interest", "collaborative", "joint", "evaluation")
     params = {f"{name}.{key}": value for name in sections for key, value in getattr(pipeline, name).model_dump().items()}
     mlflow.log_params({"domain": run.settings.domain.name, "seed": pipeline.seed, "window": str(day_of(head.start)), **params})
-    mlflow.log_params({name: value for name, value in head.weights.to_dict().items() if name != "history_edges"})
+    mlflow.log_params(head.weights.named())
     mlflow.log_params({f"input.{table}": version for table, version in run.inputs.items()})
     figures = {name: float(value) for name, value in vars(fit).items() if name != "weights"}
     mlflow.log_metrics(figures | {name: float(value) for name, value in trained.report.items()} | _encoding(run, head.encoder_id))
