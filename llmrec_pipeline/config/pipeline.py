@@ -230,7 +230,9 @@ class JointConfig(Section):
     temperature: tuple[PositiveFloat, ...] = Field(
         (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0), min_length=1, description="theta, temperature of y; moves no order"
     )
-    first_time: FirstTimeConfig = FirstTimeConfig()
+    first_time: FirstTimeConfig = Field(
+        FirstTimeConfig(), description="of the items that the user has not had, where items repeat"
+    )
     history_edges: Annotated[tuple[PositiveInt, ...], Ascending] = Field(
         (2, 5, 15), description="steps; cf_weight is fitted per bucket of history length"
     )

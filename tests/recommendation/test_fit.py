@@ -7,22 +7,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llmrec_pipeline.config import JointConfig
+from llmrec_pipeline.config import FirstTimeConfig, JointConfig
 from llmrec_pipeline.errors import ModelError
+from llmrec_pipeline.evaluation.metrics import RANKING, block_metrics
 from llmrec_pipeline.recommendation import (
     Block,
     Targets,
     collaborative_log_s,
+    first_time_similarity,
     fit_joint,
-    joint_log_y,
+    joint_logit,
     log_softmax,
     mixed_similarity,
+    weighed_log_s,
+    with_first_time,
 )
 
 GRIDS = JointConfig(
     cf_transition_weight=(0.0, 0.5, 1.0), cf_repeat_weight=(0.0, 1.0, 3.0), cf_temperature=(0.3, 1.0, 3.0), cf_weight=(0.0, 0.5, 1.0), temperature=(0.5, 1.0, 2.0),
     history_edges=(3,), bucket_users=2,
+    first_time=FirstTimeConfig(cf_transition_weight=(0.0, 0.5, 1.0), cf_weight=(0.0, 0.5, 1.0, 2.0), temperature=(0.5, 1.0, 2.0)),
 )  # fmt: skip
+NDCG = RANKING.index("ndcg")
 
 
 def sample(users: int, seed: int) -> Block:
@@ -32,7 +38,17 @@ def sample(users: int, seed: int) -> Block:
     mask[:, 5] = False
     chance = np.exp(log_p + 0.7 * (0.5 * similarity + 0.5 * transition + 2 * own))[:, :5]
     bought = [rng.choice(5, size=2, p=row / row.sum()).tolist() for row in chance]
-    return Block(log_softmax(log_p, mask), similarity, own, transition, mask, Targets.of(bought), rng.integers(0, 6, users))
+    nothing = np.zeros_like(mask)
+    lengths = rng.integers(0, 6, users)
+    return Block(log_softmax(log_p, mask), similarity, own, transition, mask, nothing, Targets.of(bought), lengths)
+
+
+def mean_loss(block: Block, logit: np.ndarray) -> float:
+    """Mean over users of the mean cross-entropy of their target events."""
+    targets = block.targets
+    loss = -log_softmax(logit, block.mask)[targets.user, targets.item]
+    per_user = np.bincount(targets.user, loss) / targets.per_user
+    return float(per_user.mean())
 
 
 def test_fit_equals_a_slow_search_and_does_not_depend_on_blocks() -> None:
@@ -52,8 +68,8 @@ def test_fit_equals_a_slow_search_and_does_not_depend_on_blocks() -> None:
     assert fitted.cross_entropy_s == pytest.approx(-log_s[best][user, item].mean(), abs=1e-5)
 
     def loss(weights: tuple[float, float], theta: float) -> float:
-        by_user = np.where(block.history_length >= 3, weights[1], weights[0])
-        return float(-joint_log_y(block.log_p, log_s[best], by_user, theta, block.mask)[user, item].mean())
+        of_pair = replace(fitted.weights, cf_weight=weights, temperature=theta)
+        return mean_loss(block, joint_logit(block.log_p, log_s[best], of_pair, block.history_length, block.mask))
 
     every = [
         (loss(pair, theta), pair, theta) for theta in GRIDS.temperature for pair in itertools.product(GRIDS.cf_weight, repeat=2)
@@ -66,16 +82,68 @@ def test_fit_equals_a_slow_search_and_does_not_depend_on_blocks() -> None:
 
 
 def test_blocks_are_streamed_and_the_same_users_in_two_blocks_give_the_same_weights() -> None:
-    block = sample(60, 4)
+    block = had_some(sample(60, 4))
 
     def halves() -> Iterator[Block]:
         for rows in (slice(0, 20), slice(20, 60)):
             start, stop = block.targets.offsets[rows.start], block.targets.offsets[rows.stop]
             targets = Targets(block.targets.offsets[rows.start : rows.stop + 1] - start, block.targets.item[start:stop])
             p, *three = (of[rows] for of in (block.log_p, block.similarity, block.own, block.transition))
-            yield Block(p, *three, block.mask[rows], targets, block.history_length[rows])
+            yield Block(p, *three, block.mask[rows], block.had[rows], targets, block.history_length[rows])
 
     assert fit_joint(halves, GRIDS).weights == fit_joint(lambda: iter([block]), GRIDS).weights
+
+
+def had_some(block: Block) -> Block:
+    return replace(block, had=np.random.default_rng(8).random(block.mask.shape) < 0.4)
+
+
+def test_first_time_items_get_what_a_slow_search_finds_and_so_do_all_beside_them() -> None:
+    block = had_some(sample(200, 1))
+    fitted, new = fit_joint(lambda: iter([block]), GRIDS), block.mask & ~block.had
+    weights, first_time = fitted.weights, fitted.weights.first_time
+    similar = {
+        share: first_time_similarity(block.similarity, block.transition, share, new)
+        for share in GRIDS.first_time.cf_transition_weight
+    }
+
+    def ndcg(share: float, value: float) -> float:
+        return float(np.nanmean(block_metrics(block.log_p + value * similar[share], new, block.targets, (10,))[:, NDCG, 0]))
+
+    every = itertools.product(GRIDS.first_time.cf_transition_weight, GRIDS.first_time.cf_weight)
+    best = max(every, key=lambda pair: round(ndcg(*pair), 9))
+    assert (first_time.cf_transition_weight, first_time.cf_weight) == best
+    log_s = weighed_log_s(block.similarity, block.own, block.transition, weights, block.mask)
+
+    def loss(pair: tuple[float, float], theta: float, new_theta: float) -> float:
+        changed = replace(weights, cf_weight=pair, temperature=theta)
+        logit = joint_logit(block.log_p, log_s, changed, block.history_length, block.mask)
+        of_new = replace(first_time, temperature=new_theta)
+        return mean_loss(block, with_first_time(logit, block.log_p, similar[best[0]], of_new, new))
+
+    grid = itertools.product(itertools.product(GRIDS.cf_weight, repeat=2), GRIDS.temperature, GRIDS.first_time.temperature)
+    lowest, *chosen = min((loss(*three), *three) for three in grid)
+    assert [weights.cf_weight, weights.temperature, first_time.temperature] == chosen
+    assert fitted.cross_entropy_y == pytest.approx(lowest, abs=1e-5)
+
+
+def test_too_few_users_with_a_first_time_target_leave_one_lambda_for_all() -> None:
+    block = had_some(sample(200, 1))
+    users = np.unique(block.targets.within(block.mask & ~block.had).user)
+    few = GRIDS.model_copy(update={"bucket_users": len(users) + 1})
+    enough = GRIDS.model_copy(update={"bucket_users": len(users)})
+    assert fit_joint(lambda: iter([block]), few).weights.first_time is None
+    assert fit_joint(lambda: iter([block]), enough).weights.first_time
+
+
+def test_a_user_counts_once_however_many_target_events_there_are() -> None:
+    block = had_some(sample(100, 5))
+    rows = [block.targets.item[2 * user : 2 * user + 2].tolist() for user in range(100)]
+    more = replace(block, targets=Targets.of([row * (50 if user < 10 else 1) for user, row in enumerate(rows)]))
+    one, other = (fit_joint(lambda of=of: iter([of]), GRIDS) for of in (block, more))
+    assert other.weights == one.weights
+    assert other.cross_entropy_y == pytest.approx(one.cross_entropy_y)
+    assert (one.target_events, other.target_events) == (200, 1180)
 
 
 def test_masked_targets_are_dropped_and_counted() -> None:
