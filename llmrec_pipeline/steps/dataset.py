@@ -229,7 +229,7 @@ def scratch(run: Run, rows: DataFrame, name: str) -> Iterator[pads.Dataset]:
 def user_blocks(shards: pads.Dataset, dataset: Dataset, users: int) -> Iterator[Histories]:
     """Histories of `users` users at a time, from shards in the order of (user_id, event_date)."""
     held: list[pa.RecordBatch] = []
-    for batch in shards.to_batches(columns=list(COLUMNS), batch_size=4096):
+    for batch in shards.to_batches(columns=list(COLUMNS), batch_size=4096, batch_readahead=1, fragment_readahead=1):
         held.append(batch)
         whole = pa.Table.from_batches(held)
         ids = whole["user_id"].to_numpy(zero_copy_only=False)
@@ -238,5 +238,6 @@ def user_blocks(shards: pads.Dataset, dataset: Dataset, users: int) -> Iterator[
             cut = int(starts[(len(starts) - 1) // users * users])
             yield from dataset.histories(whole.slice(0, cut)).slices(users)
             held = whole.slice(cut).to_batches()
+    pa.default_memory_pool().release_unused()
     if held:
         yield from dataset.histories(pa.Table.from_batches(held)).slices(users)
