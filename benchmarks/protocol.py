@@ -210,9 +210,8 @@ class Asked:
     def block(self, log_p: Float32) -> Block:
         """What the fit takes of a p of these users, [B, N]."""
         found = self.scorer.similar(self.parts.own)
-        return Block(
-            log_p, found.similarity, found.own, found.transition, self.mask, self.known.toarray(), self.targets, self.steps
-        )
+        had = self.known.toarray() if self.scorer.domain.repeats else None
+        return Block(log_p, found.similarity, found.own, found.transition, self.mask, had, self.targets, self.steps)
 
 
 def learn(task: Task, seed: int) -> tuple[TrainedModel, list[dict[str, float]]]:

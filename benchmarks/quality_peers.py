@@ -23,7 +23,15 @@ from report import ROOT, Figure, figure
 from llmrec_pipeline.config import JointConfig, hash_json
 from llmrec_pipeline.evaluation.metrics import block_metrics
 from llmrec_pipeline.interest.data import Histories
-from llmrec_pipeline.recommendation import Block, JointWeights, fit_joint, weighed_log_s
+from llmrec_pipeline.recommendation import (
+    Block,
+    JointWeights,
+    first_time_similarity,
+    fit_joint,
+    joint_logit,
+    weighed_log_s,
+    with_first_time,
+)
 
 PYTHON = ROOT / ".venv-peers/bin/python"
 PEER = ROOT / "benchmarks/quality_peer.py"
@@ -203,5 +211,10 @@ def _add(found: Found, model: str, place: Place, log_p: Float32, weights: JointW
         score = block.log_p
         if weights:
             log_s = weighed_log_s(block.similarity, block.own, block.transition, weights, block.mask)
-            score = np.where(block.mask, score + weights.of_users(block.history_length)[:, None] * log_s, 0)
+            score = joint_logit(score, log_s, weights, block.history_length, block.mask)
+            first_time = weights.first_time
+            if first_time:
+                share, w = first_time.cf_transition_weight, first_time.cf_repeat_weight
+                similar = first_time_similarity(block.similarity, block.own, block.transition, share, w, block.new)
+                score = with_first_time(score, block.log_p, similar, first_time, block.new)
         found.add(ALL, model, rows, block_metrics(score, block.mask, block.targets, ks))

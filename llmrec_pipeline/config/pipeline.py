@@ -200,10 +200,13 @@ class FirstTimeConfig(Section):
     cf_transition_weight: tuple[Share, ...] = Field(
         (0.0, 0.25, 0.5, 0.75, 1.0), min_length=1, description="share of transitions in item-item similarity"
     )
+    cf_repeat_weight: tuple[NonNegative, ...] = Field(
+        (0.0, 0.2, 0.6, 2.0), min_length=1, description="w, where behaviours that are no targets, such as views, have a weight"
+    )
     cf_weight: tuple[NonNegative, ...] = Field(
         (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 3.0),
         min_length=1,
-        description="lambda, with the share by NDCG@10 among these items",
+        description="lambda; by NDCG@10 among these items, as the two above",
     )
     temperature: tuple[PositiveFloat, ...] = Field(
         (0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0), min_length=1, description="theta, by their cross-entropy"
@@ -228,7 +231,9 @@ class JointConfig(Section):
         (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5), min_length=1, description="lambda, weight of log s in y; 0: p alone"
     )
     temperature: tuple[PositiveFloat, ...] = Field(
-        (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0), min_length=1, description="theta, temperature of y; moves no order"
+        (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0),
+        min_length=1,
+        description="theta, temperature of y; moves no order, but for that between items had and not had where the latter have weights of their own",
     )
     first_time: FirstTimeConfig = Field(
         FirstTimeConfig(), description="of the items that the user has not had, where items repeat"
@@ -237,7 +242,8 @@ class JointConfig(Section):
         (2, 5, 15), description="steps; cf_weight is fitted per bucket of history length"
     )
     bucket_users: PositiveInt = Field(
-        50, description="a bucket with fewer users with a target takes the cf_weight of all: it is noise"
+        50,
+        description="a bucket with fewer users with a target takes the cf_weight of all, and with fewer who have a first-time one there is no `first_time`: it is noise",
     )
 
 

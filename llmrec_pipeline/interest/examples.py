@@ -56,7 +56,7 @@ class Examples:
     following: int  # of them, those that are not the first step of their user
     targets: Targets
     weight: npt.NDArray[np.float32]  # [S] of each example in the loss; 0: no example
-    own: Rows  # own decayed counts before each example
+    own: Rows  # own decayed counts before each example; empty where items do not repeat
     known: Rows  # items that are masked; empty where items repeat
     of_item: Int  # [N] targets of each item
     days: npt.NDArray[np.int32]  # [D] dates of examples, ascending
@@ -168,19 +168,17 @@ def _weights(histories: Histories, targets: Targets, config: InterestConfig) -> 
 def _own_rows(
     histories: Histories, bearing: npt.NDArray[np.bool_], config: InterestConfig, is_target: npt.NDArray[np.bool_], repeats: bool
 ) -> tuple[Rows, Rows]:
-    """Own counts and known items before each step that is `bearing` [S]."""
+    """Own counts before each step that is `bearing` [S], or where items do not repeat known items; there is no use for the other."""
     half_lives = config.repeat_half_lives if repeats else ()
     counts = own_before_steps(histories, bearing, half_lives, len(is_target))
-    lengths = np.zeros(len(bearing), dtype=np.int64)
-    lengths[bearing] = np.diff(counts.offsets)
     features = counts.decayed.reshape(len(counts.item), len(is_target) * len(half_lives)).astype(np.float32)
-    is_known = known_types(is_target, histories.cancels)
-    known = counts.total[:, is_known].sum(axis=1) > 0 if not repeats else np.zeros(len(counts.item), dtype=bool)
-    known_lengths = np.bincount(np.repeat(np.arange(len(lengths)), lengths)[known], minlength=len(lengths))
-    return (
-        Rows(offsets_of(lengths), counts.item, features),
-        Rows(offsets_of(known_lengths), counts.item[known], features[known]),
-    )
+    of_step = np.repeat(np.flatnonzero(bearing), np.diff(counts.offsets))
+
+    def only(wanted: npt.NDArray[np.bool_]) -> Rows:
+        return Rows(offsets_of(np.bincount(of_step[wanted], minlength=len(bearing))), counts.item[wanted], features[wanted])
+
+    known = counts.total[:, known_types(is_target, histories.cancels)].sum(axis=1) > 0
+    return only(np.full(len(known), repeats)), only(known & (not repeats))
 
 
 def _user_blocks(histories: Histories) -> Iterator[Histories]:

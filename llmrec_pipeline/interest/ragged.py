@@ -47,6 +47,7 @@ class Column:
 
         Raises:
             StoreError: the folder of temporary files takes no more.
+            ValueError: the rows before are of others.
         """
         try:
             self._file.write(part.tobytes())
@@ -56,8 +57,13 @@ class Column:
                 f"cannot write {part.nbytes:,} bytes to the folder of temporary files {gettempdir()}: {error.strerror}; training keeps there "
                 "what grows with users: make room, or name another folder by the environment variable TMPDIR"
             ) from error
+        if not self.rows:
+            self._like = part[:0]
+        elif len(part) and (part.dtype, part.shape[1:]) != (self._like.dtype, self._like.shape[1:]):
+            raise ValueError(
+                f"rows of {part.dtype} {part.shape[1:]} cannot follow rows of {self._like.dtype} {self._like.shape[1:]}"
+            )
         self.rows += len(part)
-        self._like = part[:0]
 
     def mapped(self) -> Array:
         """All rows, to be read only; nothing can be added any more."""

@@ -255,7 +255,7 @@ def _run_epoch(
                 optimiser.step()
                 average.follow()
                 total, weights = total + loss.detach(), weights + weight
-        if place % RELEASED_BATCHES == 0:
+        if place % RELEASED_BATCHES == RELEASED_BATCHES - 1:
             release(inputs.histories, inputs.examples)
     return sum_over_processes(float(total)) / weights
 

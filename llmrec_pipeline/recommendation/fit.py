@@ -29,7 +29,7 @@ Float = npt.NDArray[np.floating[Any]]
 Double = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
-LEAST_SHARE = 1e-6  # of y that items not had have in the fit: what float32 sums can tell from none
+LEAST = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Block:
     own: Float  # [U, N] own decayed counts
     transition: Float  # [U, N] item-item similarity by transitions
     mask: Bool  # [U, N] True = candidate
-    had: Bool  # [U, N] True: the user had a target event with the item before
+    had: Bool | None  # [U, N] True: the user had a target event with the item before; None: items do not repeat
     targets: Targets  # target events of the validation period; an item bought twice counts twice
     history_length: Int  # [U] steps before validation
 
     @property
     def new(self) -> Bool:
         """[U, N] True: a candidate that the user has not had."""
-        return self.mask & ~self.had
+        return self.mask if self.had is None else self.mask & ~self.had
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
 
     A bucket with fewer than `grids.bucket_users` users takes the lambda that is best for all users together.
 
-    Where users have candidates that they had before, and so many of them a target among the others, the others have a share of transitions
-    and a lambda by NDCG@10 among them, which these alone decide, and a theta by cross-entropy (ADR 0019).
+    Where items repeat, and so many users have a target that they had not, these items have a share of transitions, a w and a lambda by NDCG@10
+    among them, and a theta by cross-entropy (ADR 0019).
 
     Args:
         blocks: called for each of two passes; must yield the same blocks each time.
@@ -82,8 +82,8 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
     Raises:
         ModelError: validation holds no target event on a candidate, or a cross-entropy is not finite.
     """
-    users, events, masked, had, new_users, plain, similarity_grid, ndcg = (
-        _sum(_first_pass(block, grids) for block in blocks()) or (0,) * 8
+    users, events, masked, new_users, plain, similarity_grid, ndcg = (
+        _sum(_first_pass(block, grids) for block in blocks()) or (0,) * 7
     )
     if not users:
         raise ModelError(
@@ -97,7 +97,7 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
         cf_weight=(1.0,) * (len(grids.history_edges) + 1),
         history_edges=grids.history_edges,
         temperature=1.0,
-        first_time=_first_time(ndcg, grids) if had and new_users >= grids.bucket_users else None,
+        first_time=_first_time(ndcg, grids) if new_users >= grids.bucket_users else None,
     )
     losses, in_bucket, new_losses = _sum(_second_pass(block, weights, grids) for block in blocks())
     chosen = [_choose_by_bucket(of_theta, in_bucket, grids) for of_theta in losses]
@@ -118,15 +118,14 @@ def fit_joint(blocks: Callable[[], Iterable[Block]], grids: JointConfig) -> Join
 
 
 def _first_pass(block: Block, grids: JointConfig) -> tuple[Any, ...]:
-    """Of users with a target the number, of target events those on candidates and on masked items; of candidates those that users had
-    before, and users with a target among the others; the summed cross-entropy of p, `_similarity_losses` and `_first_time_ndcg`.
+    """Of users with a target the number, of target events those on candidates and on masked items; where items repeat, users with a target that
+    they had not; the summed cross-entropy of p, `_similarity_losses` and `_first_time_ndcg`.
     """
-    inside, new = block.targets.within(block.mask), block.targets.within(block.new)
-    users, new_users = (int((targets.per_user > 0).sum()) for targets in (inside, new))
-    events, had = len(inside.item), int((block.mask & block.had).sum())
-    ndcg = _first_time_ndcg(block, grids) if had else 0
+    inside = block.targets.within(block.mask)
+    users, events = int((inside.per_user > 0).sum()), len(inside.item)
+    new_users, ndcg = (0, 0) if block.had is None else _first_time_ndcg(block, grids)
     plain = float(_user_losses(block.log_p, (1.0,), block).sum())
-    return users, events, len(block.targets.item) - events, had, new_users, plain, _similarity_losses(block, grids), ndcg
+    return users, events, len(block.targets.item) - events, new_users, plain, _similarity_losses(block, grids), ndcg
 
 
 def _similarity_losses(block: Block, grids: JointConfig) -> Double:
@@ -143,27 +142,33 @@ def _similarity_losses(block: Block, grids: JointConfig) -> Double:
     return losses
 
 
-def _first_time_ndcg(block: Block, grids: JointConfig) -> Double:
-    """[shares, lambdas] of first-time items: summed NDCG@10 of users with a target among them."""
-    new, targets = block.new, block.targets.within(block.new).distinct()
+def _first_time_ndcg(block: Block, grids: JointConfig) -> tuple[int, Double]:
+    """Users with a target that they had not, and [shares, ws, lambdas] their summed NDCG@10 among such items."""
+    new, targets, grid = block.new, block.targets.within(block.new).distinct(), grids.first_time
     some, position = np.unique(targets.user, return_inverse=True)
-    log_p = np.where(new, block.log_p, -np.inf)[some]
-    ndcg = np.zeros((len(grids.first_time.cf_transition_weight), len(grids.first_time.cf_weight)))
-    for place, share in enumerate(grids.first_time.cf_transition_weight):
-        similar = first_time_similarity(block.similarity, block.transition, share, new)[some]
-        for column, value in enumerate(grids.first_time.cf_weight):
-            ndcg[place, column] = ndcg_at(log_p + np.float32(value) * similar, position, targets.item, 10).sum()
-    return ndcg
+    log_p, own = np.where(new, block.log_p, -np.inf)[some], standardise(block.own, new)
+    ndcg = np.zeros((len(grid.cf_transition_weight), len(grid.cf_repeat_weight), len(grid.cf_weight)))
+    for place, share in enumerate(grid.cf_transition_weight):
+        similar = first_time_similarity(block.similarity, block.own, block.transition, share, 0, new)
+        for row, w in enumerate(grid.cf_repeat_weight):
+            if row and not own.any():  # nothing for w to weigh
+                ndcg[place, row] = ndcg[place, 0]
+                continue
+            weighed = (similar + np.float32(w) * own)[some]
+            for column, value in enumerate(grid.cf_weight):
+                ndcg[place, row, column] = ndcg_at(log_p + np.float32(value) * weighed, position, targets.item, 10).sum()
+    return len(some), ndcg
 
 
 def _first_time(ndcg: Double, grids: JointConfig) -> FirstTimeWeights:
-    """The best share and lambda; theta is fitted after them."""
-    share, value = np.unravel_index(np.argmax(ndcg), ndcg.shape)
-    return FirstTimeWeights(grids.first_time.cf_transition_weight[share], grids.first_time.cf_weight[value], 1.0)
+    """The best share, w and lambda; theta is fitted after them."""
+    share, w, value = np.unravel_index(np.argmax(ndcg), ndcg.shape)
+    grid = grids.first_time
+    return FirstTimeWeights(grid.cf_transition_weight[share], grid.cf_repeat_weight[w], grid.cf_weight[value], 1.0)
 
 
 def _second_pass(block: Block, weights: JointWeights, grids: JointConfig) -> tuple[Double, Int, Double]:
-    """Summed cross-entropies of y, [temperatures, B, L] by history bucket, and [B] users with a target.
+    """Summed cross-entropies of y, [temperatures, B, L] by history bucket, and [B] users whom they depend on.
 
     Where first-time items have weights of their own, a target among them counts there as the choice of such an item, and the third, [temperatures
     of first-time items], is that of which one it is: the two add up. Else it is 0.
@@ -171,7 +176,10 @@ def _second_pass(block: Block, weights: JointWeights, grids: JointConfig) -> tup
     log_s = weighed_log_s(block.similarity, block.own, block.transition, weights, block.mask)
     log_s, log_p = np.where(block.mask, log_s, 0), np.where(block.mask, block.log_p, 0)
     bucket, buckets = history_bucket(block.history_length, weights.history_edges), len(weights.cf_weight)
-    in_bucket = np.bincount(bucket[block.targets.within(block.mask).per_user > 0], minlength=buckets)
+    telling = block.targets.within(block.mask).per_user > 0
+    if weights.first_time and block.had is not None:
+        telling &= (block.mask & block.had).any(axis=1)  # to others all is new
+    in_bucket = np.bincount(bucket[telling], minlength=buckets)
     losses = np.empty((len(grids.temperature), buckets, len(grids.cf_weight)))
     for column, value in enumerate(grids.cf_weight):
         found = _user_losses(log_p + np.float32(value) * log_s, grids.temperature, block, split=weights.first_time is not None)
@@ -183,7 +191,8 @@ def _new_losses(block: Block, weights: FirstTimeWeights | None, grids: JointConf
     """[temperatures] summed cross-entropy of targets that the user has not had among all such candidates."""
     if weights is None:
         return np.zeros(len(grids.first_time.temperature))
-    similar = first_time_similarity(block.similarity, block.transition, weights.cf_transition_weight, block.new)
+    share, w = weights.cf_transition_weight, weights.cf_repeat_weight
+    similar = first_time_similarity(block.similarity, block.own, block.transition, share, w, block.new)
     logits = np.where(block.new, block.log_p, 0) + np.float32(weights.cf_weight) * similar
     per_user = block.targets.within(block.mask).per_user
     losses = _user_losses(logits, grids.first_time.temperature, replace(block, mask=block.new), per_user=per_user)
@@ -202,7 +211,7 @@ def _user_losses(
     top = np.max(inside, axis=1, initial=-np.inf)
     inside -= np.where(np.isneginf(top), 0.0, top)[:, None].astype(inside.dtype)
     chosen = inside[targets.user, targets.item].astype(np.float64)
-    had_cells, had_before = np.nonzero(block.mask & block.had), block.had[targets.user, targets.item]
+    new, of_new = block.new.astype(inside.dtype), block.new[targets.user, targets.item]
     share = 1 / np.maximum(targets.per_user if per_user is None else per_user, 1)[targets.user]
     losses, warmed = np.empty((len(temperatures), len(logits))), np.empty_like(inside)
     for row, temperature in enumerate(temperatures):
@@ -210,8 +219,8 @@ def _user_losses(
         total = np.where(total == 0, 1.0, total)  # 0: no candidate
         loss = np.log(total)[targets.user] - chosen / temperature
         if split:
-            new = np.maximum(total - np.bincount(had_cells[0], warmed[had_cells], len(logits)), LEAST_SHARE * total)
-            loss = np.where(had_before, loss, np.log(total / new)[targets.user])
+            total_new = np.maximum(np.einsum("un,un->u", warmed, new), LEAST)
+            loss = np.where(of_new, np.log(total / total_new)[targets.user], loss)
         losses[row] = np.bincount(targets.user, share * loss, len(logits))
     return losses
 

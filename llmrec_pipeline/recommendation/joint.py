@@ -21,6 +21,7 @@ class FirstTimeWeights:
     """What is fitted among the items that a user has not had, where items repeat (ADR 0019)."""
 
     cf_transition_weight: float  # share of transitions in item-item similarity
+    cf_repeat_weight: float  # w: behaviours of other types, such as views, are own counts of items not had
     cf_weight: float  # lambda
     temperature: float  # theta
 
@@ -215,16 +216,19 @@ def with_first_time(
     return np.where(new, other - _log_total(other, new) + _log_total(logit, new), logit)
 
 
-def first_time_similarity(similarity: Float, transition: Float, share: float, new: Bool) -> Float:
-    """[U, N] z of the item-item similarity of both kinds among the items that a user has not had (log s there at tau = 1, less a constant).
+def first_time_similarity(similarity: Float, own: Float, transition: Float, share: float, w: float, new: Bool) -> Float:
+    """[U, N] what log s is made of, z(similarity) + w z(own), with z over the items that a user has not had.
 
     Args:
         similarity: [U, N] by co-occurrence.
+        own: [U, N] own decayed counts.
         transition: [U, N] by transitions from the last steps.
         share: of transitions.
+        w: cf_repeat_weight.
         new: [U, N] True = a candidate that the user has not had.
     """
-    return standardise(mixed_similarity(similarity, transition, share, new), new)
+    mixed = standardise(mixed_similarity(similarity, transition, share, new), new)
+    return mixed + np.float32(w) * standardise(own, new) if w else mixed
 
 
 def contributions(
@@ -232,10 +236,11 @@ def contributions(
 ) -> Contributions:
     """Score = y's logit less its mean over the candidates, and its five shares (DESIGN 1.5).
 
-    Those of p are centred and divided by theta; what s adds to them, or takes, is collaborative.
+    Those of p are centred and divided by theta; the rest is collaborative: what s adds to them or takes, and with weights of first-time items
+    what these change.
 
     Args:
-        logit: [U, N] of `joint_logit`.
+        logit: [U, N] of `joint_logit` or `with_first_time`.
         short: [U, N] f_i^T W_1 g short_u.
         long: [U, N] f_i^T W_1 (1 - g) long_u.
         bias: [N] or [U, N] b_i(t).

@@ -289,7 +289,7 @@ def states_at(scorer: Scorer, histories: Histories, query: Query) -> States:
 
 
 def _fit_joint(run: Run, trained: TrainedModel, dataset: Dataset, histories: Histories, window: Window) -> JointFit:
-    """Fits w, tau, lambda and theta on the validation period, with everything counted as of its start."""
+    """Fits the joint weights on the validation period, with everything counted as of its start."""
     settings, query = run.settings, query_at(window.validation_start, run.settings.domain)
     neighbours = neighbours_before(settings, dataset.catalogue, histories, query)
     edges = settings.pipeline.joint.history_edges
@@ -329,7 +329,7 @@ def _block(scorer: Scorer, users: Histories, window: Window) -> Block:
         own=found.own,
         transition=found.transition,
         mask=mask,
-        had=known.toarray(),
+        had=known.toarray() if scorer.domain.repeats else None,
         targets=targets,
         history_length=states.steps,
     )

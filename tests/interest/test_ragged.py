@@ -61,6 +61,14 @@ def test_what_takes_no_bytes_keeps_its_shape() -> None:
     assert Column(np.empty((0, 4), dtype=np.int8)).mapped().shape == (0, 4)
 
 
+def test_rows_of_another_kind_are_refused() -> None:
+    column = Column(np.empty((0, 0), dtype=np.float32), np.zeros((2, 3), dtype=np.float32), np.empty((0, 0)))
+    for other in (np.zeros((1, 3)), np.zeros((1, 4), dtype=np.float32)):
+        with pytest.raises(ValueError, match=r"cannot follow rows of float32 \(3,\)"):
+            column.append(other)
+    assert column.mapped().shape == (2, 3)
+
+
 def test_ranges_are_the_numbers_of_each_row() -> None:
     assert ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
 

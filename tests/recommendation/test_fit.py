@@ -26,7 +26,7 @@ from llmrec_pipeline.recommendation import (
 GRIDS = JointConfig(
     cf_transition_weight=(0.0, 0.5, 1.0), cf_repeat_weight=(0.0, 1.0, 3.0), cf_temperature=(0.3, 1.0, 3.0), cf_weight=(0.0, 0.5, 1.0), temperature=(0.5, 1.0, 2.0),
     history_edges=(3,), bucket_users=2,
-    first_time=FirstTimeConfig(cf_transition_weight=(0.0, 0.5, 1.0), cf_weight=(0.0, 0.5, 1.0, 2.0), temperature=(0.5, 1.0, 2.0)),
+    first_time=FirstTimeConfig(cf_transition_weight=(0.0, 0.5, 1.0), cf_repeat_weight=(0.0, 1.0, 3.0), cf_weight=(0.0, 0.5, 1.0, 2.0), temperature=(0.5, 1.0, 2.0)),
 )  # fmt: skip
 NDCG = RANKING.index("ndcg")
 
@@ -38,9 +38,8 @@ def sample(users: int, seed: int) -> Block:
     mask[:, 5] = False
     chance = np.exp(log_p + 0.7 * (0.5 * similarity + 0.5 * transition + 2 * own))[:, :5]
     bought = [rng.choice(5, size=2, p=row / row.sum()).tolist() for row in chance]
-    nothing = np.zeros_like(mask)
     lengths = rng.integers(0, 6, users)
-    return Block(log_softmax(log_p, mask), similarity, own, transition, mask, nothing, Targets.of(bought), lengths)
+    return Block(log_softmax(log_p, mask), similarity, own, transition, mask, None, Targets.of(bought), lengths)
 
 
 def mean_loss(block: Block, logit: np.ndarray) -> float:
@@ -83,6 +82,8 @@ def test_fit_equals_a_slow_search_and_does_not_depend_on_blocks() -> None:
 
 def test_blocks_are_streamed_and_the_same_users_in_two_blocks_give_the_same_weights() -> None:
     block = had_some(sample(60, 4))
+    block.had[:20] = False  # of the first block nobody had anything
+    block.had[59] = True  # and of the last one somebody all
 
     def halves() -> Iterator[Block]:
         for rows in (slice(0, 20), slice(20, 60)):
@@ -95,6 +96,7 @@ def test_blocks_are_streamed_and_the_same_users_in_two_blocks_give_the_same_weig
 
 
 def had_some(block: Block) -> Block:
+    """Some of the candidates were had before."""
     return replace(block, had=np.random.default_rng(8).random(block.mask.shape) < 0.4)
 
 
@@ -102,24 +104,26 @@ def test_first_time_items_get_what_a_slow_search_finds_and_so_do_all_beside_them
     block = had_some(sample(200, 1))
     fitted, new = fit_joint(lambda: iter([block]), GRIDS), block.mask & ~block.had
     weights, first_time = fitted.weights, fitted.weights.first_time
-    similar = {
-        share: first_time_similarity(block.similarity, block.transition, share, new)
-        for share in GRIDS.first_time.cf_transition_weight
-    }
 
-    def ndcg(share: float, value: float) -> float:
-        return float(np.nanmean(block_metrics(block.log_p + value * similar[share], new, block.targets, (10,))[:, NDCG, 0]))
+    def similar(share: float, w: float) -> np.ndarray:
+        return first_time_similarity(block.similarity, block.own, block.transition, share, w, new)
 
-    every = itertools.product(GRIDS.first_time.cf_transition_weight, GRIDS.first_time.cf_weight)
-    best = max(every, key=lambda pair: round(ndcg(*pair), 9))
-    assert (first_time.cf_transition_weight, first_time.cf_weight) == best
+    def ndcg(share: float, w: float, value: float) -> float:
+        scores = block.log_p + value * similar(share, w)
+        return float(np.nanmean(block_metrics(scores, new, block.targets, (10,))[:, NDCG, 0]))
+
+    grid = GRIDS.first_time
+    every = itertools.product(grid.cf_transition_weight, grid.cf_repeat_weight, grid.cf_weight)
+    best = max(every, key=lambda three: round(ndcg(*three), 9))
+    assert (first_time.cf_transition_weight, first_time.cf_repeat_weight, first_time.cf_weight) == best
+    assert first_time.cf_repeat_weight > 0  # the sample's own counts tell of items not had too
     log_s = weighed_log_s(block.similarity, block.own, block.transition, weights, block.mask)
 
     def loss(pair: tuple[float, float], theta: float, new_theta: float) -> float:
         changed = replace(weights, cf_weight=pair, temperature=theta)
         logit = joint_logit(block.log_p, log_s, changed, block.history_length, block.mask)
         of_new = replace(first_time, temperature=new_theta)
-        return mean_loss(block, with_first_time(logit, block.log_p, similar[best[0]], of_new, new))
+        return mean_loss(block, with_first_time(logit, block.log_p, similar(*best[:2]), of_new, new))
 
     grid = itertools.product(itertools.product(GRIDS.cf_weight, repeat=2), GRIDS.temperature, GRIDS.first_time.temperature)
     lowest, *chosen = min((loss(*three), *three) for three in grid)

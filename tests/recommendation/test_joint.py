@@ -80,13 +80,14 @@ def test_y_by_hand() -> None:
 
 
 def test_first_time_items_by_hand() -> None:
-    # items 0 and 1 were had: y is theirs as before. Of the three others p is 1 2 4, and z -1 0 1 times sqrt(3/2); lambda 2, theta 2
+    # items 0 and 1 were had: y is theirs as before. Of the three others p is 1 2 4, z -1 0 1 times sqrt(3/2); w 1/2, lambda 2, theta 2
     logit, new = np.log(np.array([[3.0, 2.0, 1.0, 2.0, 2.0]])), np.array([[False, False, True, True, True]])
     log_p, following = np.log(np.array([[7.0, 7.0, 1.0, 2.0, 4.0]])), np.array([[9.0, -9.0, 5.0, 6.0, 7.0]])
-    similar = first_time_similarity(np.zeros((1, 5)), following, 1.0, new)
-    y = np.exp(log_softmax(with_first_time(logit, log_p, similar, FirstTimeWeights(1.0, 2.0, 2.0), new), new | ~new))
+    viewed = np.array([[8.0, 8.0, 4.0, 0.0, 2.0]])  # z among the three: sqrt(3/2) times 1 -1 0
+    similar = first_time_similarity(np.zeros((1, 5)), viewed, following, 1.0, 0.5, new)
+    y = np.exp(log_softmax(with_first_time(logit, log_p, similar, FirstTimeWeights(1.0, 0.5, 2.0, 2.0), new), new | ~new))
     z = math.sqrt(3 / 2)
-    raw = [math.exp(-z), math.sqrt(2), 2 * math.exp(z)]
+    raw = [math.exp(-z + 0.5 * z), math.sqrt(2) * math.exp(-0.5 * z), 2 * math.exp(z)]
     assert y == pytest.approx(np.array([[0.3, 0.2, *(0.5 * one / sum(raw) for one in raw)]]))
 
 
@@ -126,7 +127,7 @@ def test_shares_add_up_to_the_centred_logit_of_y(block: dict[str, np.ndarray], t
 
     def logit(log_p: np.ndarray) -> np.ndarray:
         plain = joint_logit(log_p, log_s, *of_each(block["cf_weight"], theta), mask)
-        return with_first_time(plain, log_p, similar, FirstTimeWeights(0.0, 0.8, 1.7), new)
+        return with_first_time(plain, log_p, similar, FirstTimeWeights(0.0, 0.5, 0.8, 1.7), new)
 
     log_y = log_softmax(logit(log_softmax(logits, mask)), mask)
     found = contributions(logit(logits), block["short"], block["long"], block["bias"], block["repeat"], theta, mask)
@@ -148,7 +149,7 @@ def test_first_time_items_keep_their_share_and_what_was_had_its_own(
     log_s = collaborative_log_s(block["similarity"], block["own"], 1.0, 1.0, mask)
     logit = joint_logit(block["short"], log_s, *of_each(block["cf_weight"], 1.2), mask)
     moved = with_first_time(
-        logit, block["short"], standardise(block["similarity"], new), FirstTimeWeights(0.0, value, theta), new
+        logit, block["short"], standardise(block["similarity"], new), FirstTimeWeights(0.0, 0.0, value, theta), new
     )
     before, after = (np.exp(log_softmax(of, mask)) for of in (logit, moved))
     assert after[had] == pytest.approx(before[had], abs=1e-9)
@@ -211,7 +212,7 @@ def test_a_user_without_candidates_gets_no_item_and_no_nan() -> None:
     log_s = collaborative_log_s(values, values, 1.0, 1.0, mask)
     assert np.all(log_s == OUT)
     logit = joint_logit(log_softmax(values, mask), log_s, lambdas(1.0), [0], mask)
-    assert np.all(log_softmax(with_first_time(logit, values, values, FirstTimeWeights(0.0, 1.0, 1.0), mask), mask) == OUT)
+    assert np.all(log_softmax(with_first_time(logit, values, values, FirstTimeWeights(0.0, 0.0, 1.0, 1.0), mask), mask) == OUT)
 
 
 def test_mask_keeps_known_items_only_where_items_repeat() -> None:
@@ -226,7 +227,7 @@ def test_mask_keeps_known_items_only_where_items_repeat() -> None:
 
 
 def test_weights_survive_the_way_through_a_dict_and_pick_lambda_by_history() -> None:
-    weights = JointWeights(2.0, 0.5, (0.1, 0.2, 0.3), (2, 5), 1.2, 0.25, FirstTimeWeights(0.5, 0.7, 1.5))
+    weights = JointWeights(2.0, 0.5, (0.1, 0.2, 0.3), (2, 5), 1.2, 0.25, FirstTimeWeights(0.5, 0.2, 0.7, 1.5))
     assert JointWeights.from_dict(json.loads(json.dumps(weights.to_dict()))) == weights
     assert weights.named() == {
         "cf_repeat_weight": 2.0,
@@ -235,6 +236,7 @@ def test_weights_survive_the_way_through_a_dict_and_pick_lambda_by_history() -> 
         "temperature": 1.2,
         "cf_transition_weight": 0.25,
         "first_time.cf_transition_weight": 0.5,
+        "first_time.cf_repeat_weight": 0.2,
         "first_time.cf_weight": 0.7,
         "first_time.temperature": 1.5,
     }
@@ -252,9 +254,9 @@ def test_broken_weights_are_refused() -> None:
     with pytest.raises(ModelError, match="must be > 0"):
         JointWeights(2.0, 0.0, (0.1,), (), 1.2, 0.25)
     with pytest.raises(ModelError, match=r"first_time.temperature 0.0 must be > 0"):
-        FirstTimeWeights(0.0, 1.0, 0.0)
+        FirstTimeWeights(0.0, 0.0, 1.0, 0.0)
     with pytest.raises(ModelError, match="'cf_weight' is missing"):
-        JointWeights.from_dict(good | {"first_time": {"cf_transition_weight": 0.0, "temperature": 1.0}})
+        JointWeights.from_dict(good | {"first_time": {"cf_transition_weight": 0.0, "cf_repeat_weight": 0.0, "temperature": 1.0}})
 
 
 def test_a_version_without_weights_of_first_time_items_has_one_lambda_for_all() -> None:
