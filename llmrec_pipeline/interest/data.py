@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmrec_pipeline.interest.ragged import Column, Ragged, offsets_of, ranges, release
+from llmrec_pipeline.interest.ragged import Column, Ragged, offsets_of, ranges, release, trim
 
 Int = npt.NDArray[np.int64]
 
@@ -92,6 +92,7 @@ class Histories:
         for start in range(0, self.n_users, users):
             yield self.users(start, min(start + users, self.n_users))
             release(self)
+            trim()
 
     def users(self, start: int, stop: int) -> "Histories":
         """Users [start, stop) as views of the same arrays."""

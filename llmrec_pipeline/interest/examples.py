@@ -18,7 +18,7 @@ from llmrec_pipeline.interest.cancelling import known_types
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories
 from llmrec_pipeline.interest.own import own_before_steps
 from llmrec_pipeline.interest.popularity import log_popularity
-from llmrec_pipeline.interest.ragged import Column, Ragged, offsets_of, ranges, release
+from llmrec_pipeline.interest.ragged import Column, Ragged, offsets_of, ranges, release, trim
 
 Int = npt.NDArray[np.int64]
 BEHAVIOURS_AT_ONCE = 50_000  # of the users who are counted together; bounds what that takes beside its result
@@ -189,3 +189,4 @@ def _user_blocks(histories: Histories) -> Iterator[Histories]:
     for start, stop in pairwise(cuts):
         yield histories.users(start, stop)
         release(histories)
+        trim()

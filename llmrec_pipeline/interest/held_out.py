@@ -16,7 +16,7 @@ from llmrec_pipeline.interest.carrying import advance
 from llmrec_pipeline.interest.data import Catalogue, DailyCounts, Histories, Query, on_disk
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.popularity import decayed_counts
-from llmrec_pipeline.interest.ragged import Column, offsets_of, release
+from llmrec_pipeline.interest.ragged import Column, offsets_of, release, trim
 from llmrec_pipeline.interest.scoring import Parts, item_side, score_parts
 from llmrec_pipeline.interest.state import States
 
@@ -48,6 +48,7 @@ class HeldOut:
             past = self.histories.take(users)
             states = advance(model, States.empty(past.user_ids, model.layout), past, self.catalogue, self.text)
             release(self.histories)
+            trim()
             for day in np.unique(self.day[users]).tolist():
                 places = np.flatnonzero(self.day[users] == day)
                 rows, popularity = users[places], self.popularity[day]

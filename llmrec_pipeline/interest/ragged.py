@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from llmrec_pipeline.errors import StoreError
 
-TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 Array = npt.NDArray[Any]
 Int = npt.NDArray[np.int64]
 
@@ -97,15 +97,16 @@ class Ragged:
 
 
 def release(*of: Any) -> None:
-    """Gives back the memory that mapped arrays among the fields of dataclasses took when they were read; they can be read again.
-
-    And what the allocator keeps of arrays that are gone, as far as it can be asked to (glibc): left to itself it keeps some more with every batch.
-    """
+    """Gives back the memory that mapped arrays among the fields of dataclasses took when they were read; they can be read again."""
     for one in of:
         for mapping in _mappings(one):
             mapping.madvise(mmap.MADV_DONTNEED)
-    if TRIM:
-        TRIM(0)
+
+
+def trim() -> None:
+    """Gives back what the allocator keeps of arrays that are gone, where it can be asked to (glibc): left to itself it keeps some more with every batch."""
+    if MALLOC_TRIM:
+        MALLOC_TRIM(0)
 
 
 def _mappings(of: Any) -> Iterator[mmap.mmap]:

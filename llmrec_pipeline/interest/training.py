@@ -24,7 +24,7 @@ from llmrec_pipeline.interest.held_out import HeldOut
 from llmrec_pipeline.interest.model import InterestModel
 from llmrec_pipeline.interest.objective import Inputs, inputs_of, window_loss
 from llmrec_pipeline.interest.processes import as_first, share, sum_gradients, sum_over_processes
-from llmrec_pipeline.interest.ragged import release
+from llmrec_pipeline.interest.ragged import release, trim
 from llmrec_pipeline.interest.recurrence import Carry
 from llmrec_pipeline.interest.state import States
 from llmrec_pipeline.interest.window import window_of
@@ -35,8 +35,8 @@ COUNTED_SPEED = 5.0  # learning rate of the weights of counted features, in lear
 LARGEST_GRADIENT = 5.0  # norm to which gradients are cut
 BIAS_RIDGE = 100.0  # of the regressions of b_i and b_i(t) on text, in items
 USERS_AT_ONCE = 512
-RELEASED_BATCHES = (
-    16  # batches of users after which memory is given back: each time costs a few milliseconds, and what is asked for again
+TRIMMED_BATCHES = (
+    16  # of users, after which the allocator gives back what it keeps: after each it would take a quarter of the time
 )
 NEW_SHARE = 0.1  # of the items, treated in an update as if nobody had had them while the level of such items is learnt
 logger = logging.getLogger(__name__)
@@ -255,8 +255,9 @@ def _run_epoch(
                 optimiser.step()
                 average.follow()
                 total, weights = total + loss.detach(), weights + weight
-        if place % RELEASED_BATCHES == RELEASED_BATCHES - 1:
-            release(inputs.histories, inputs.examples)
+        release(inputs.histories, inputs.examples)
+        if place % TRIMMED_BATCHES == TRIMMED_BATCHES - 1:
+            trim()
     return sum_over_processes(float(total)) / weights
 
 
