@@ -214,7 +214,6 @@ def _add(found: Found, model: str, place: Place, log_p: Float32, weights: JointW
             score = joint_logit(score, log_s, weights, block.history_length, block.mask)
             first_time = weights.first_time
             if first_time:
-                share, w = first_time.cf_transition_weight, first_time.cf_repeat_weight
-                similar = first_time_similarity(block.similarity, block.own, block.transition, share, w, block.new)
+                similar = first_time_similarity(block.similarity, block.own, block.transition, first_time, block.new)
                 score = with_first_time(score, block.log_p, similar, first_time, block.new)
         found.add(ALL, model, rows, block_metrics(score, block.mask, block.targets, ks))

@@ -149,7 +149,7 @@ def _first_time_ndcg(block: Block, grids: JointConfig) -> tuple[int, Double]:
     log_p, own = np.where(new, block.log_p, -np.inf)[some], standardise(block.own, new)
     ndcg = np.zeros((len(grid.cf_transition_weight), len(grid.cf_repeat_weight), len(grid.cf_weight)))
     for place, share in enumerate(grid.cf_transition_weight):
-        similar = first_time_similarity(block.similarity, block.own, block.transition, share, 0, new)
+        similar = standardise(mixed_similarity(block.similarity, block.transition, share, new), new)
         for row, w in enumerate(grid.cf_repeat_weight):
             if row and not own.any():  # nothing for w to weigh
                 ndcg[place, row] = ndcg[place, 0]
@@ -191,8 +191,7 @@ def _new_losses(block: Block, weights: FirstTimeWeights | None, grids: JointConf
     """[temperatures] summed cross-entropy of targets that the user has not had among all such candidates."""
     if weights is None:
         return np.zeros(len(grids.first_time.temperature))
-    share, w = weights.cf_transition_weight, weights.cf_repeat_weight
-    similar = first_time_similarity(block.similarity, block.own, block.transition, share, w, block.new)
+    similar = first_time_similarity(block.similarity, block.own, block.transition, weights, block.new)
     logits = np.where(block.new, block.log_p, 0) + np.float32(weights.cf_weight) * similar
     per_user = block.targets.within(block.mask).per_user
     losses = _user_losses(logits, grids.first_time.temperature, replace(block, mask=block.new), per_user=per_user)
@@ -211,16 +210,16 @@ def _user_losses(
     top = np.max(inside, axis=1, initial=-np.inf)
     inside -= np.where(np.isneginf(top), 0.0, top)[:, None].astype(inside.dtype)
     chosen = inside[targets.user, targets.item].astype(np.float64)
-    new, of_new = block.new.astype(inside.dtype), block.new[targets.user, targets.item]
+    new = block.new.astype(inside.dtype) if split else None
     share = 1 / np.maximum(targets.per_user if per_user is None else per_user, 1)[targets.user]
     losses, warmed = np.empty((len(temperatures), len(logits))), np.empty_like(inside)
     for row, temperature in enumerate(temperatures):
         total = np.exp(np.divide(inside, temperature, out=warmed), out=warmed).sum(axis=1)
         total = np.where(total == 0, 1.0, total)  # 0: no candidate
         loss = np.log(total)[targets.user] - chosen / temperature
-        if split:
+        if new is not None:
             total_new = np.maximum(np.einsum("un,un->u", warmed, new), LEAST)
-            loss = np.where(of_new, np.log(total / total_new)[targets.user], loss)
+            loss = np.where(new[targets.user, targets.item] > 0, np.log(total / total_new)[targets.user], loss)
         losses[row] = np.bincount(targets.user, share * loss, len(logits))
     return losses
 

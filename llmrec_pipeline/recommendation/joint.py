@@ -46,7 +46,7 @@ class JointWeights:
     history_edges: tuple[int, ...]  # steps; bucket b holds lengths in [history_edges[b - 1], history_edges[b])
     temperature: float  # theta
     cf_transition_weight: float  # share of transitions in item-item similarity
-    first_time: "FirstTimeWeights | None" = None  # of the items that the user has not had; None: as of all
+    first_time: FirstTimeWeights | None = None  # of the items that the user has not had; None: as of all
 
     def __post_init__(self) -> None:
         if len(self.cf_weight) != len(self.history_edges) + 1:
@@ -216,19 +216,19 @@ def with_first_time(
     return np.where(new, other - _log_total(other, new) + _log_total(logit, new), logit)
 
 
-def first_time_similarity(similarity: Float, own: Float, transition: Float, share: float, w: float, new: Bool) -> Float:
+def first_time_similarity(similarity: Float, own: Float, transition: Float, weights: FirstTimeWeights, new: Bool) -> Float:
     """[U, N] what log s is made of, z(similarity) + w z(own), with z over the items that a user has not had.
 
     Args:
         similarity: [U, N] by co-occurrence.
         own: [U, N] own decayed counts.
         transition: [U, N] by transitions from the last steps.
-        share: of transitions.
-        w: cf_repeat_weight.
+        weights: share of transitions and w.
         new: [U, N] True = a candidate that the user has not had.
     """
-    mixed = standardise(mixed_similarity(similarity, transition, share, new), new)
-    return mixed + np.float32(w) * standardise(own, new) if w else mixed
+    mixed = standardise(mixed_similarity(similarity, transition, weights.cf_transition_weight, new), new)
+    w = np.float32(weights.cf_repeat_weight)
+    return mixed + w * standardise(own, new) if w else mixed
 
 
 def contributions(

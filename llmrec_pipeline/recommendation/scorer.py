@@ -152,8 +152,7 @@ class Scorer:
         logit = joint_logit(parts.logits, log_s, weights, steps, mask)
         if first_time:
             new = mask & ~known.toarray()
-            share, w = first_time.cf_transition_weight, first_time.cf_repeat_weight
-            similar = first_time_similarity(found.similarity, found.own, found.transition, share, w, new)
+            similar = first_time_similarity(found.similarity, found.own, found.transition, first_time, new)
             logit = with_first_time(logit, parts.logits, similar, first_time, new)
         joint = contributions(logit, parts.short, parts.long, parts.bias, parts.repeat, weights.temperature, mask)
         return Scores(mask, known, log_softmax(parts.logits, mask), log_s, joint, parts.gate)

@@ -12,6 +12,7 @@ from llmrec_pipeline.errors import ModelError
 from llmrec_pipeline.evaluation.metrics import RANKING, block_metrics
 from llmrec_pipeline.recommendation import (
     Block,
+    FirstTimeWeights,
     Targets,
     collaborative_log_s,
     first_time_similarity,
@@ -106,7 +107,7 @@ def test_first_time_items_get_what_a_slow_search_finds_and_so_do_all_beside_them
     weights, first_time = fitted.weights, fitted.weights.first_time
 
     def similar(share: float, w: float) -> np.ndarray:
-        return first_time_similarity(block.similarity, block.own, block.transition, share, w, new)
+        return first_time_similarity(block.similarity, block.own, block.transition, FirstTimeWeights(share, w, 1.0, 1.0), new)
 
     def ndcg(share: float, w: float, value: float) -> float:
         scores = block.log_p + value * similar(share, w)

@@ -84,7 +84,7 @@ def test_first_time_items_by_hand() -> None:
     logit, new = np.log(np.array([[3.0, 2.0, 1.0, 2.0, 2.0]])), np.array([[False, False, True, True, True]])
     log_p, following = np.log(np.array([[7.0, 7.0, 1.0, 2.0, 4.0]])), np.array([[9.0, -9.0, 5.0, 6.0, 7.0]])
     viewed = np.array([[8.0, 8.0, 4.0, 0.0, 2.0]])  # z among the three: sqrt(3/2) times 1 -1 0
-    similar = first_time_similarity(np.zeros((1, 5)), viewed, following, 1.0, 0.5, new)
+    similar = first_time_similarity(np.zeros((1, 5)), viewed, following, FirstTimeWeights(1.0, 0.5, 2.0, 2.0), new)
     y = np.exp(log_softmax(with_first_time(logit, log_p, similar, FirstTimeWeights(1.0, 0.5, 2.0, 2.0), new), new | ~new))
     z = math.sqrt(3 / 2)
     raw = [math.exp(-z + 0.5 * z), math.sqrt(2) * math.exp(-0.5 * z), 2 * math.exp(z)]
